@@ -1,0 +1,130 @@
+"""Every exception TAFE raises on purpose: what was wrong, where it was set, what is allowed, what to do instead.
+
+A leaf: imports nothing of the package, so that every layer may raise and catch these.
+Three families: `UsageError` ends a command with exit status 2 and no traceback; `HTTPError` is an answer that a
+handler chose to give; `Unavailable` says that something the request needs is not there right now (503, retry).
+Foreign exceptions (PyMySQL, sqlite3, gunicorn) are translated to these where the library was called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class TafeError(Exception):
+    """Base of everything in this module."""
+
+
+class UsageError(TafeError):
+    """A setting, an argument or an application name that cannot be used; printed without a traceback, exit status 2."""
+
+    exit_status = 2
+
+    def __init__(self, problem: str, *, set_by: str = "", allowed: str = "", try_: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.set_by = set_by
+        self.allowed = allowed
+        self.try_ = try_
+
+    def __str__(self) -> str:
+        lines = [self.problem]
+        for label, text in (("set by:", self.set_by), ("allowed:", self.allowed), ("try:", self.try_)):
+            if text:
+                lines.append(f"  {label:<9} {text}")
+        return "\n".join(lines)
+
+
+class HTTPError(TafeError):
+    """An answer with an error status. `message` and `field` are shown to the client, so they must hold no internals."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(
+        self,
+        status: int | None = None,
+        message: str = "",
+        *,
+        code: str | None = None,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        if status is not None:
+            self.status = status
+        if code is not None:
+            self.code = code
+        self.message = message
+        self.field = field
+        self.headers: dict[str, str] = dict(headers or {})
+
+
+class BadRequest(HTTPError):
+    """400: the request is wrong; `field` names where, as in `imp[0].banner.w`."""
+
+    status = 400
+    code = "bad_request"
+
+    def __init__(self, message: str, *, field: str | None = None, code: str | None = None) -> None:
+        super().__init__(message=message, field=field, code=code)
+
+
+class NotFound(HTTPError):
+    """404: there is no such thing."""
+
+    status = 404
+    code = "not_found"
+
+    def __init__(self, message: str = "not found", *, code: str | None = None) -> None:
+        super().__init__(message=message, code=code)
+
+
+class MethodNotAllowed(HTTPError):
+    """405: the path exists, the method does not; `allow` becomes the Allow header (RFC 9110, 15.5.6)."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, allow: list[str]) -> None:
+        allowed = ", ".join(sorted(allow))
+        super().__init__(message=f"allowed: {allowed}", headers={"Allow": allowed})
+
+
+class Unavailable(TafeError):
+    """Something that the request needs is not there now; answered as 503 with Retry-After."""
+
+    code = "unavailable"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+class DatabaseUnavailable(Unavailable):
+    """No connection to the database could be made, or it was lost; the message holds no credentials."""
+
+    code = "database_unavailable"
+
+
+class PoolTimeout(Unavailable):
+    """All connections of the pool stayed in use for `acquire_timeout_s`."""
+
+    code = "database_busy"
+
+
+class QueryError(TafeError):
+    """The database refused a statement (syntax, type, lock, deadlock ...); `number` is its own error number, if any."""
+
+    def __init__(self, message: str, *, number: int | None = None) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class IntegrityError(QueryError):
+    """A unique, foreign key, check or NOT NULL constraint refused the statement."""
+
+
+class RequestTimeout(TafeError):
+    """A request outlived its deadline; answered as 504 if nothing has been sent, else the stream is broken off."""
