@@ -13,7 +13,7 @@ import shutil
 import signal
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -94,9 +94,10 @@ def tafe_serve(servers_dir: Path) -> Iterator[Callable[..., Running]]:
     """`tafe_serve("apps.hello:app", "--workers", "2", env={...})` starts it and waits until ready."""
     started: list[Running] = []
 
-    def serve(application: str, *options: str, **settings: object) -> Running:
-        running = start_tafe(_folder(servers_dir, "tafe"), application, *options, **settings)  # type:
-        ignore[arg-type] started.append(running) return running
+    def serve(application: str, *options: str, **settings: Any) -> Running:
+        running = start_tafe(_folder(servers_dir, "tafe"), application, *options, **settings)
+        started.append(running)
+        return running
 
     yield serve
     _stop_all(started)
