@@ -1,0 +1,107 @@
+"""Who may import whom, read from the source with `ast`, so that nothing has to be imported to find out.
+
+`profiler/` stands alone; within `tafe/` imports go one way, from the command line down to the parsers;
+applications use the public interface. A module that is not in the table fails the test: it is to be placed
+on purpose.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module; `late` means inside a function, `typing_only` under `if TYPE_CHECKING`."""
+
+    path: Path
+    line: int
+    module: str
+    late: bool
+    typing_only: bool
+
+    def __str__(self) -> str:
+        return f"{self.path.relative_to(ROOT)}:{self.line} imports {self.module}"
+
+
+def imports_of(path: Path, root: Path = ROOT) -> list[Import]:
+    """All imports of a file, with relative ones made absolute."""
+    return list(
+        _walk(ast.parse(path.read_text()), path, _package_of(path, root), late=False, typing_only=False)
+    )
+
+
+def _walk(node: ast.AST, path: Path, package: str, *, late: bool, typing_only: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(path, child.lineno, alias.name, late, typing_only)
+        elif isinstance(child, ast.ImportFrom):
+            base = child.module or ""
+            if child.level:
+                parents = package.split(".")[: len(package.split(".")) - child.level + 1]
+                base = ".".join([*parents, *([base] if base else [])])
+            for alias in child.names:
+                # `from tafe import db` imports a submodule; `from tafe.db import Database` a name: take the
+                # longer one if it is a module of this tree.
+                longer = f"{base}.{alias.name}"
+                yield Import(path, child.lineno, longer if _is_module(longer) else base, late, typing_only)
+        else:
+            inner_late = late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            inner_typing = typing_only or (
+                isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+            )
+            yield from _walk(child, path, package, late=inner_late, typing_only=inner_typing)
+
+
+def _is_module(name: str) -> bool:
+    place = ROOT.joinpath(*name.split("."))
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+
+
+def _package_of(path: Path, root: Path) -> str:
+    return ".".join(path.relative_to(root).parent.parts)
+
+
+def _module_of(path: Path) -> str:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_the_profiler_imports_the_standard_library_greenlet_and_gevent_alone() -> None:
+    allowed = sys.stdlib_module_names | {"profiler", "greenlet", "gevent"}
+    wrong = [
+        str(found)
+        for path in _files("profiler")
+        for found in imports_of(path)
+        if _top(found.module) not in allowed and not (found.late and _top(found.module) != "tafe")
+    ]
+    assert wrong == []
+
+
+def test_only_tafe_profiling_imports_the_profiler() -> None:
+    wrong = [
+        str(found)
+        for folder in ("tafe", "apps")
+        for path in _files(folder)
+        for found in imports_of(path)
+        if _top(found.module) == "profiler" and _module_of(path) != "tafe.profiling"
+    ]
+    assert wrong == []
