@@ -27,6 +27,7 @@ class Running:
         self.url = f"http://127.0.0.1:{port}"
         self.pid = server.pid
         self.run_dir = run_dir
+        self.profile_dir = run_dir / "profile"
 
     def wait_ready(self, timeout_s: float = 30.0) -> None:
         """Wait until the readiness route answers 200."""
@@ -84,8 +85,9 @@ def start_tafe(
     """
     port = free_port() if port is None else port
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TAFE_")}
+    here = ["--bind", f"127.0.0.1:{port}", "--run-dir", str(run_dir)]
     server = Server(
-        [sys.executable, "-m", "tafe", "serve", application, "--bind", f"127.0.0.1:{port}", *options],
+        [sys.executable, "-m", "tafe", "serve", application, *here, *options],
         run_dir / "server.log",
         env={**clean, "PYTHONUNBUFFERED": "1", **(env or {})},
         cwd=cwd,
