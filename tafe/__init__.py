@@ -36,7 +36,19 @@ _HOMES = {
     "WSGIServer": "tafe.server",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [
+    "App",
+    "BadRequest",
+    "Database",
+    "HTTPError",
+    "NotFound",
+    "Request",
+    "Response",
+    "Unavailable",
+    "WSGIServer",
+    "__version__",
+    "offload",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -126,5 +126,5 @@ class IntegrityError(QueryError):
     """A unique, foreign key, check or NOT NULL constraint refused the statement."""
 
 
-class RequestTimeout(TafeError):
+class RequestTimeout(BaseException):
     """A request outlived its deadline; answered as 504 if nothing has been sent, else the stream is broken off."""

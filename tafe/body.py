@@ -1,0 +1,204 @@
+"""`wsgi.input`: what an application reads a request's body from.
+
+Three kinds. No body: `EMPTY`, one object for all. A small declared body was gathered before the request got its
+greenlet: an `io.BytesIO`. A large, chunked or expected one is a `StreamInput`: it reads from the socket only when the
+application asks, so a slow application slows its client down, and never holds more than one piece.
+`StreamInput` runs in the request's greenlet. A body that breaks off raises; it never looks like a clean end.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from tafe.http1.chunked import ChunkedDecoder
+from tafe.http1.refusal import Refusal
+
+RECEIVE_BYTES: Final = 64 * 1024  # a read of a streamed body; a large socket buffer's worth
+
+
+class ClientGone(ConnectionError):
+    """The client broke off or stopped taking part; nobody is left to answer."""
+
+
+class EmptyInput:
+    """A body of no bytes."""
+
+    __slots__ = ()
+
+    def read(self, size: int = -1, /) -> bytes:  # noqa: ARG002 - PEP 3333's signature
+        """Return b""."""
+        return b""
+
+    def readline(self, size: int = -1, /) -> bytes:  # noqa: ARG002
+        """Return b""."""
+        return b""
+
+    def readlines(self, hint: int = -1, /) -> list[bytes]:  # noqa: ARG002
+        """Return no lines."""
+        return []
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over no lines."""
+        return iter(())
+
+
+EMPTY: Final = EmptyInput()
+
+
+class LengthSource:
+    """A declared body, in pieces. `receive(size)` returns 1 to `size` bytes or raises `ClientGone`."""
+
+    __slots__ = ("_receive", "left")
+
+    def __init__(self, receive: Callable[[int], bytes], length: int) -> None:
+        self._receive = receive
+        self.left = length
+
+    def more(self, wanted: int) -> bytes:
+        """The next piece, at most `wanted` bytes; b"" at the end."""
+        if not self.left:
+            return b""
+        piece = self._receive(min(self.left, wanted))
+        self.left -= len(piece)
+        return piece
+
+
+class ChunkedSource:
+    """A chunked body, in pieces. Raises `Refusal` for a malformed one and for more than `max_bytes` (0: any)."""
+
+    __slots__ = ("_decoder", "_max_bytes", "_pieces", "_receive", "_seen", "_unread")
+
+    def __init__(self, receive: Callable[[int], bytes], unread: Callable[[bytes], None], max_bytes: int) -> None:
+        self._receive = receive
+        self._unread = unread
+        self._max_bytes = max_bytes
+        self._decoder = ChunkedDecoder()
+        self._pieces: list[bytes] = []
+        self._seen = 0
+
+    @property
+    def left(self) -> int:
+        """0 when the body was read whole, else an unknown number: 1."""
+        return 0 if self._decoder.done and not self._pieces else 1
+
+    def more(self, wanted: int) -> bytes:
+        """The next piece, at most `wanted` bytes; b"" at the end."""
+        while not self._pieces:
+            if self._decoder.done:
+                return b""
+            self._feed(self._receive(RECEIVE_BYTES))
+        piece = self._pieces.pop()
+        if len(piece) > wanted:
+            self._pieces.append(piece[wanted:])
+            piece = piece[:wanted]
+        return piece
+
+    def _feed(self, data: bytes) -> None:
+        pieces = self._decoder.feed(data)
+        if self._decoder.rest:
+            self._unread(self._decoder.rest)
+        self._seen += sum(map(len, pieces))
+        if self._max_bytes and self._seen > self._max_bytes:
+            raise Refusal(413, f"the body is larger than {self._max_bytes} bytes")
+        self._pieces = pieces[::-1]
+
+
+class StreamInput:
+    """A body read from the connection as the application asks for it (PEP 3333, "Input and Error Streams")."""
+
+    __slots__ = ("_ahead", "_at", "_before_first", "_source", "broken")
+
+    def __init__(self, source: LengthSource | ChunkedSource, before_first: Callable[[], None] | None = None) -> None:
+        self._source = source
+        self._before_first = before_first  # sends 100 Continue: not before somebody wants the body
+        self._ahead = b""  # the last piece, while lines are read from it ...
+        self._at = 0  # ... from here on
+        self.broken = False  # the body ended early or was malformed: the connection cannot be used again
+
+    @property
+    def unasked(self) -> bool:
+        """The client waits for 100 Continue and nobody has read yet."""
+        return self._before_first is not None
+
+    @property
+    def left(self) -> int:
+        """Bytes of the body not received yet; 1 or more where the number is unknown."""
+        return self._source.left
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return exactly `size` bytes, fewer only at the end of the body; all of it for -1 or None."""
+        if size is None or size < 0:
+            pieces = [self._take_ahead()]
+            while piece := self._more(RECEIVE_BYTES):
+                pieces.append(piece)
+            return b"".join(pieces)
+        first = self._take_ahead(size) or (self._more(size) if size else b"")
+        if len(first) == size or not first:
+            return first
+        pieces = [first]
+        missing = size - len(first)
+        while missing and (piece := self._more(missing)):
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Return bytes up to and with the next newline, at most `size` of them; b"" at the end of the body."""
+        missing = sys.maxsize if size is None or size < 0 else size
+        pieces: list[bytes] = []
+        while missing:
+            if self._at == len(self._ahead):
+                self._ahead = self._more(RECEIVE_BYTES)
+                self._at = 0
+                if not self._ahead:
+                    break
+            end = self._ahead.find(b"\n", self._at) + 1
+            piece = self._take_ahead(min(missing, (end or len(self._ahead)) - self._at))
+            pieces.append(piece)
+            missing -= len(piece)
+            if piece.endswith(b"\n"):
+                break
+        return b"".join(pieces)
+
+    def readlines(self, hint: int | None = -1, /) -> list[bytes]:
+        """Return lines, about `hint` bytes of them if it is positive."""
+        lines: list[bytes] = []
+        held = 0
+        while line := self.readline():
+            lines.append(line)
+            held += len(line)
+            if hint is not None and 0 < hint <= held:
+                break
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over lines."""
+        return iter(self.readline, b"")
+
+    def discard(self, bound: int) -> bool:
+        """Read up to `bound` further bytes and forget them; True if that was the rest of the body."""
+        if self.broken or self.unasked:
+            return False
+        try:
+            while bound > 0 and (piece := self._more(RECEIVE_BYTES)):
+                bound -= len(piece)
+        except (ClientGone, Refusal):
+            return False
+        return not self._source.left
+
+    def _take_ahead(self, size: int = sys.maxsize) -> bytes:
+        at = self._at
+        self._at = min(len(self._ahead), at + size)
+        return self._ahead[at : self._at]
+
+    def _more(self, wanted: int) -> bytes:
+        if self._before_first is not None:
+            before_first, self._before_first = self._before_first, None
+            before_first()
+        try:
+            return self._source.more(min(wanted, RECEIVE_BYTES))
+        except BaseException:
+            self.broken = True
+            raise

@@ -1,0 +1,71 @@
+"""Greenlets that run requests, kept for the next one only when provably clean.
+
+A new raw greenlet costs 10 us (its data stack is mapped and unmapped), a kept one 0.5 us. But a kept one could carry
+something over: a `gevent.local`, a context variable, a `gevent.Timeout` still running, a `kill` still on its way.
+So a greenlet is taken again only if nobody but the pool refers to it and its `__dict__` is empty, asked at the
+moment it is taken; each request gets a fresh copy of the context the server was started in. A greenlet that fails the
+test is let go: it ends when its last reference does, and whatever was still aimed at it hits nobody else.
+Knows neither HTTP nor connections.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+import greenlet
+
+_Job = TypeVar("_Job")
+_OWN_REFERENCES: Final = 2  # the local variable and getrefcount's argument
+
+
+class GreenletPool(Generic[_Job]):
+    """Runs `run(job)`, which must not raise, in a greenlet a job. `dispatch` is called from the hub only."""
+
+    # Idle greenlets kept. Each holds a 16 KiB data stack, so 4 MiB; with more at once, creation is not what hurts.
+    MAX_IDLE: Final = 256
+
+    def __init__(self, hub: greenlet.greenlet, run: Callable[[_Job], None]) -> None:
+        self._hub = hub
+        self._run = run
+        self._idle: list[greenlet.greenlet] = []
+        self._context = contextvars.copy_context()
+        self.created = 0
+
+    def dispatch(self, job: _Job) -> None:
+        """Run `job` until it first waits, then return; the hub resumes it as any other greenlet."""
+        idle = self._idle
+        while idle:
+            runner = idle.pop()
+            if sys.getrefcount(runner) == _OWN_REFERENCES and not runner.__dict__:
+                break
+        else:
+            runner = greenlet.greenlet(self._loop, self._hub)
+            self.created += 1
+        runner.gr_context = self._context.copy()
+        runner.switch(job)
+
+    def close(self) -> None:
+        """Let the idle greenlets go."""
+        self._idle.clear()
+
+    def _loop(self, job: _Job) -> None:
+        run = self._run
+        idle = self._idle
+        wait = greenlet.greenlet.switch
+        hub = self._hub
+        while True:
+            run(job)
+            del job
+            if len(idle) >= self.MAX_IDLE:
+                return
+            idle.append(greenlet.getcurrent())
+            try:
+                job = wait(hub)
+            except BaseException:  # noqa: BLE001 - aimed at a request that is over: a late kill or timeout
+                current = greenlet.getcurrent()
+                if current in idle:
+                    idle.remove(current)
+                return

@@ -1,0 +1,116 @@
+"""The chunked transfer coding, decoded strictly (RFC 9112, 7.1), whatever way the bytes are cut.
+
+`ChunkedDecoder.feed` takes bytes as they arrive and returns the body bytes they complete; `done` says that the
+terminating chunk and its trailers were read, and `rest` holds what followed (the next pipelined request).
+Strict: sizes are plain hexadecimal, lines end in CRLF, extensions and trailers are checked, bounded and dropped.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Final
+
+from tafe.http1.refusal import Refusal
+
+MAX_LINE_BYTES: Final = 256  # a chunk's size line with its extensions; nobody sends more than a few bytes
+MAX_EXTENSION_BYTES: Final = 16 * 1024  # all extensions of one body: they are pure overhead to us
+MAX_TRAILER_BYTES: Final = 8 * 1024  # as much as one header field
+
+_SIZE_LINE: Final = re.compile(
+    rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+    rb"(?:[ \t]*=[ \t]*(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\"))?)*)"
+)
+_TRAILER: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
+
+
+class _State(enum.Enum):
+    """Where the next byte belongs. SIZE -> DATA -> DATA_END -> SIZE ...; a size of zero -> TRAILER -> DONE."""
+
+    SIZE = enum.auto()
+    DATA = enum.auto()
+    DATA_END = enum.auto()
+    TRAILER = enum.auto()
+    DONE = enum.auto()
+
+
+class ChunkedDecoder:
+    """Decodes one body. After a `Refusal` it is of no further use."""
+
+    __slots__ = ("_buffer", "_extension_bytes", "_left", "_state", "_trailer_bytes", "rest")
+
+    def __init__(self) -> None:
+        self._state = _State.SIZE
+        self._buffer = b""  # bytes of an incomplete line
+        self._left = 0  # bytes of the current chunk still to come
+        self._extension_bytes = 0
+        self._trailer_bytes = 0
+        self.rest = b""
+
+    @property
+    def done(self) -> bool:
+        """The whole body was read."""
+        return self._state is _State.DONE
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the pieces of body that `data` completes, in order. Raises `Refusal` (400)."""
+        pieces: list[bytes] = []
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        at = 0
+        end = len(data)
+        while at < end and self._state is not _State.DONE:
+            if self._state is _State.DATA:
+                piece = data[at : at + self._left]
+                pieces.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                if not self._left:
+                    self._state = _State.DATA_END
+                continue
+            newline = data.find(b"\n", at, at + self._line_bound())
+            if newline < 0:
+                self._keep_incomplete(data[at:])
+                return pieces
+            if newline == at or data[newline - 1] != 0x0D:
+                raise Refusal(400, "a chunk line does not end in CRLF (RFC 9112, 7.1)")
+            self._take_line(data[at : newline - 1])
+            at = newline + 1
+        if self._state is _State.DONE:
+            self.rest = data[at:]
+        return pieces
+
+    def _line_bound(self) -> int:
+        """Bytes in which the current line must end."""
+        if self._state is _State.DATA_END:
+            return 2
+        return MAX_TRAILER_BYTES if self._state is _State.TRAILER else MAX_LINE_BYTES
+
+    def _keep_incomplete(self, line: bytes) -> None:
+        if len(line) >= self._line_bound():
+            raise Refusal(400, "a chunk line or trailer is too long")
+        self._buffer = line
+
+    def _take_line(self, line: bytes) -> None:
+        if self._state is _State.SIZE:
+            match = _SIZE_LINE.fullmatch(line)
+            if match is None:
+                raise Refusal(400, "a chunk size line is malformed (RFC 9112, 7.1)")
+            self._extension_bytes += len(match[2])
+            if self._extension_bytes > MAX_EXTENSION_BYTES:
+                raise Refusal(400, "the chunk extensions are too long")
+            self._left = int(match[1], 16)
+            self._state = _State.DATA if self._left else _State.TRAILER
+        elif self._state is _State.DATA_END:
+            if line:
+                raise Refusal(400, "a chunk is longer than its size (RFC 9112, 7.1)")
+            self._state = _State.SIZE
+        elif not line:
+            self._state = _State.DONE
+        else:
+            self._trailer_bytes += len(line) + 2
+            if self._trailer_bytes > MAX_TRAILER_BYTES:
+                raise Refusal(400, "the trailers are too long")
+            if not _TRAILER.fullmatch(line):
+                raise Refusal(400, "a trailer is malformed (RFC 9112, 7.1.2)")

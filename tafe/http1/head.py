@@ -1,0 +1,274 @@
+"""A request's head: from the bytes before the empty line to a WSGI environ, or a `Refusal`.
+
+Design: the same clients and proxies send the same lines again and again, so each line is checked and translated once
+and then remembered by its raw bytes. A remembered line costs one dictionary look-up; a new one is checked with single
+regular expressions over the whole line. That is both stricter and cheaper than a C parser that calls back for
+each header (figures in DESIGN.md). The memory is bounded: a full table is emptied, long lines are never kept.
+
+Rules are those of RFC 9110 and 9112, the strict side wherever a proxy in front could read the same bytes otherwise:
+no bare CR or LF, no folding, no space before the colon, exactly one Host, one length and of one kind.
+Knows no sockets, and never looks at a body.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from tafe.http1.refusal import Refusal
+from tafe.limits import Limits
+
+# -- what a head asked for, as bits; `parse_head` returns their union
+HOST: Final = 1
+LENGTH: Final = 2  # CONTENT_LENGTH is in the environ, digits only
+CHUNKED: Final = 4
+CLOSE: Final = 8
+KEEP_ALIVE: Final = 16
+EXPECT: Final = 32  # Expect: 100-continue
+HTTP_1_0: Final = 64
+ABSOLUTE: Final = 128  # the target names the authority, which overrides Host
+DROPPED: Final = 256  # a field that the application never sees
+_SECRET: Final = 512  # a field that differs from user to user, and whose value must not stay in a table
+
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/([0-9])\.([0-9])")
+_FIELD_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_BAD_VALUE: Final = re.compile(rb"[^\t -~\x80-\xff]")
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
+_AUTHORITY: Final = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
+)
+_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
+
+# Tables of remembered lines. 4,096 lines of at most 256 bytes are about 2 MiB a worker; both numbers leave room for
+# every field that does not change from request to request, and a flood of new ones only empties the table.
+_MAX_REMEMBERED: Final = 4096
+_MAX_LINE: Final = 256
+_Field = tuple[str, str, int]  # environ key, value, bits
+_fields: dict[bytes, _Field] = {}
+_names: dict[bytes, str] = {}
+_targets: dict[bytes, tuple[dict[str, str], int]] = {}
+
+# Fields that say how the message is framed, where a second one makes the message ambiguous (RFC 9112, 6.3 and 3.2).
+_ONCE: Final = {
+    "HTTP_HOST": "Host",
+    "CONTENT_LENGTH": "Content-Length",
+    "HTTP_TRANSFER_ENCODING": "Transfer-Encoding",
+    "CONTENT_TYPE": "Content-Type",
+}
+
+
+def parse_head(head: bytes, environ: dict[str, Any], limits: Limits) -> int:
+    """Fill `environ` from `head` (without the final empty line) and return what it asked for, as bits.
+
+    Raises `Refusal`; the environ is then to be thrown away. Lines are judged in order, then the head as a whole.
+    The environ must hold no key that a header field can have.
+    """
+    lines = head.split(b"\r\n")
+    first = _targets.get(lines[0])
+    if first is None:
+        first = _read_request_line(lines[0], limits)
+    target, asked = first
+    environ.update(target)
+    del lines[0]
+    if len(lines) > limits.header_count:
+        raise Refusal(431, f"more than {limits.header_count} header fields")
+    known = _fields.get
+    for line in lines:
+        field = known(line)
+        if field is None:
+            field = _read_field(line, limits)
+        key, value, bits = field
+        if bits:
+            if bits & DROPPED:
+                continue
+            asked |= bits
+        if key in environ:
+            if key in _ONCE:
+                raise Refusal(400, f"{_ONCE[key]} is repeated")
+            environ[key] += ("; " if key == "HTTP_COOKIE" else ",") + value  # RFC 9110, 5.3; RFC 6265, 5.4
+        else:
+            environ[key] = value
+    if asked & (HOST | HTTP_1_0 | CHUNKED | ABSOLUTE) != HOST:
+        _check_whole(environ, asked)
+    return asked
+
+
+def _check_whole(environ: dict[str, Any], asked: int) -> None:
+    """Rules that no single line can break."""
+    if not asked & (HOST | HTTP_1_0):
+        raise Refusal(400, "Host is missing (RFC 9112, 3.2)")
+    if asked & ABSOLUTE:
+        environ["HTTP_HOST"] = _split_absolute(environ["RAW_URI"].encode("ascii"))[0]
+    if asked & CHUNKED:
+        if asked & LENGTH:
+            raise Refusal(400, "both Content-Length and Transfer-Encoding (RFC 9112, 6.1)")
+        if asked & HTTP_1_0:
+            raise Refusal(400, "Transfer-Encoding in HTTP/1.0 (RFC 9112, 6.1)")
+
+
+def _read_request_line(line: bytes, limits: Limits) -> tuple[dict[str, str], int]:
+    if len(line) > limits.request_line_bytes:
+        raise Refusal(414, f"the request line is longer than {limits.request_line_bytes} bytes")
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise _request_line_refusal(line)
+    method_b, target, major, minor = match.groups()
+    if major != b"1" or minor not in b"01":
+        raise Refusal(505, "the version must be HTTP/1.1 or HTTP/1.0")
+    method = method_b.decode("ascii")
+    asked = HTTP_1_0 if minor == b"0" else 0
+    if method == "CONNECT":
+        raise Refusal(501, "CONNECT is for proxies")
+    if b"#" in target:
+        raise Refusal(400, "the target holds a fragment (RFC 9112, 3.2)")
+    raw = target.decode("ascii")
+    path = target
+    if not target.startswith(b"/"):
+        if target == b"*":
+            if method != "OPTIONS":
+                raise Refusal(400, "the target * is for OPTIONS only (RFC 9112, 3.2.4)")
+        else:
+            path = _split_absolute(target)[1]
+            asked |= ABSOLUTE
+    path, _, query = path.partition(b"?")
+    if b"%" in path:
+        if _BAD_ESCAPE.search(path):
+            raise Refusal(400, "the path holds a bad percent escape")
+        path = unquote_to_bytes(path)
+    environ = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path.decode("latin-1"),
+        "QUERY_STRING": query.decode("ascii"),
+        "RAW_URI": raw,
+        "REQUEST_URI": raw,
+        "SERVER_PROTOCOL": "HTTP/1.0" if minor == b"0" else "HTTP/1.1",
+    }
+    result = (environ, asked)
+    if len(line) <= _MAX_LINE:
+        if len(_targets) >= _MAX_REMEMBERED:
+            _targets.clear()
+        _targets[line] = result
+    return result
+
+
+def _request_line_refusal(line: bytes) -> Refusal:
+    """Say what is wrong with a request line that did not match."""
+    words = line.split(b" ")
+    if not _FIELD_NAME.fullmatch(words[0]) or len(words[0]) > 32:
+        return Refusal(400, "the method is not a token (RFC 9110, 9.1)")
+    if len(words) == 3 and re.fullmatch(rb"[!-~]+", words[1]) and re.fullmatch(rb"HTTP/[0-9]+(\.[0-9]+)?", words[2]):
+        return Refusal(505, "the version must be HTTP/1.1 or HTTP/1.0")
+    return Refusal(400, "the request line is not 'METHOD target HTTP/1.1' (RFC 9112, 3)")
+
+
+def _split_absolute(target: bytes) -> tuple[str, bytes]:
+    """`http://authority/path` into authority and origin form (RFC 9112, 3.2.2)."""
+    scheme, separator, rest = target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        raise Refusal(400, "the target is neither a path nor an http URL (RFC 9112, 3.2)")
+    cut = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=len(rest))
+    authority, path = rest[:cut], rest[cut:]
+    if not _good_authority(authority):
+        raise Refusal(400, "the target's authority is malformed")
+    return authority.decode("ascii"), path if path.startswith(b"/") else b"/" + path
+
+
+def _good_authority(value: bytes) -> bool:
+    match = _AUTHORITY.fullmatch(value)
+    return match is not None and int(match[1] or 0) <= 65535
+
+
+def _read_field(line: bytes, limits: Limits) -> _Field:
+    """Check one field line and translate it; remember it where that is worth it."""
+    if len(line) > limits.header_field_bytes:
+        raise Refusal(431, f"a header field is longer than {limits.header_field_bytes} bytes")
+    name, colon, raw_value = line.partition(b":")
+    key = _names.get(name)
+    if key is None or not colon:
+        key = _read_name(name, colon, line)
+    value = raw_value.strip(b" \t")
+    if _BAD_VALUE.search(value):
+        raise Refusal(400, "a header value holds a control character (RFC 9110, 5.5)")
+    if b"_" in name:
+        # `X_Forwarded_For` and `X-Forwarded-For` are the same name to CGI: the first must not speak for the second.
+        bits = DROPPED
+    else:
+        check = _SPECIAL.get(key)
+        bits = check(value) if check else 0
+    field = (key, value.decode("latin-1"), bits & ~_SECRET)
+    if len(line) <= _MAX_LINE and not bits & _SECRET:
+        if len(_fields) >= _MAX_REMEMBERED:
+            _fields.clear()
+        _fields[line] = field
+    return field
+
+
+def _read_name(name: bytes, colon: bytes, line: bytes) -> str:
+    if not colon or not _FIELD_NAME.fullmatch(name):
+        if line[:1] in (b" ", b"\t"):
+            raise Refusal(400, "a header line is folded (RFC 9112, 5.2)")
+        if name.rstrip(b" \t") != name:
+            raise Refusal(400, "space before the colon of a header (RFC 9112, 5.1)")
+        raise Refusal(400, "a header line is not 'name: value' (RFC 9112, 5)")
+    key = name.decode("ascii").upper().replace("-", "_")
+    if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        key = "HTTP_" + key
+    if len(name) <= 64:
+        if len(_names) >= _MAX_REMEMBERED:
+            _names.clear()
+        _names[name] = key
+    return key
+
+
+def _host(value: bytes) -> int:
+    if not _good_authority(value):
+        raise Refusal(400, "Host is malformed (RFC 9112, 3.2)")
+    return HOST
+
+
+def _content_length(value: bytes) -> int:
+    if not _DIGITS.fullmatch(value):
+        raise Refusal(400, "Content-Length is not a plain number (RFC 9110, 8.6)")
+    return LENGTH
+
+
+def _transfer_encoding(value: bytes) -> int:
+    if value.lower() != b"chunked":
+        if value.lower().rpartition(b",")[2].strip() == b"chunked":
+            raise Refusal(501, "no transfer coding but chunked is understood (RFC 9112, 6.1)")
+        raise Refusal(400, "Transfer-Encoding does not end in chunked (RFC 9112, 6.3)")
+    return CHUNKED
+
+
+def _connection(value: bytes) -> int:
+    bits = 0
+    for option in value.lower().split(b","):
+        if option.strip() == b"close":
+            bits |= CLOSE
+        elif option.strip() == b"keep-alive":
+            bits |= KEEP_ALIVE
+    return bits
+
+
+def _expect(value: bytes) -> int:
+    if value.lower() != b"100-continue":
+        raise Refusal(417, "the only expectation understood is 100-continue (RFC 9110, 10.1.1)")
+    return EXPECT
+
+
+def _secret(_value: bytes) -> int:
+    return _SECRET
+
+
+_SPECIAL: Final = {
+    "HTTP_HOST": _host,
+    "CONTENT_LENGTH": _content_length,
+    "HTTP_TRANSFER_ENCODING": _transfer_encoding,
+    "HTTP_CONNECTION": _connection,
+    "HTTP_EXPECT": _expect,
+    "HTTP_AUTHORIZATION": _secret,
+    "HTTP_PROXY_AUTHORIZATION": _secret,
+    "HTTP_COOKIE": _secret,
+}

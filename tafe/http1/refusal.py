@@ -1,0 +1,37 @@
+"""A request that is answered without asking the application: status, reason, and the connection is closed.
+
+After a refusal nothing that follows on the connection can be trusted to start where we think it starts, so every
+refusal closes (RFC 9112, 9.6 and 11.2). It is an `HTTPError`, so that one raised while an application reads a body
+passes through its error handling with the right status.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from tafe.errors import HTTPError
+
+
+def code_of(status: int) -> str:
+    """The machine-readable code of a status: 408 -> `request_timeout`."""
+    return HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_").replace("'", "")
+
+
+def plain_response(status: int, message: str, *, head_only: bool = False, request_id: str = "") -> bytes:
+    """A whole answer of the server's own, JSON like every other error, closing the connection.
+
+    `message` is plain ASCII without quotes or backslashes: it is ours, never the client's.
+    """
+    named = f',"request_id":"{request_id}"' if request_id else ""
+    body = f'{{"error":{{"status":{status},"code":"{code_of(status)}","message":"{message}"{named}}}}}'
+    return (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nServer: tafe\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{'' if head_only else body}"
+    ).encode("ascii")
+
+
+class Refusal(HTTPError):
+    """The request breaks a rule; `message` is one line of plain ASCII that is safe to show to the client."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message, code=code_of(status))

@@ -1,0 +1,153 @@
+"""A response's head: from a WSGI status and header list to bytes.
+
+Status lines and header lines are checked once and remembered by value, as in `head.py`. What PEP 3333 forbids an
+application to send (hop-by-hop fields, control characters, anything but str) is an error of the application and
+raised as such from `start_response`. Framing is decided by the caller (`wsgi.py`); this module renders it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from email.utils import formatdate
+from typing import Any, Final
+
+# -- what a header list contains, as bits
+HAS_LENGTH: Final = 1
+HAS_DATE: Final = 2
+HAS_SERVER: Final = 4
+WANTS_CLOSE: Final = 8
+NO_BODY: Final = 16  # 1xx, 204 and 304 have none (RFC 9110, 6.4.1)
+_DROPPED: Final = 32
+
+_MAX_REMEMBERED: Final = 4096  # lines of at most 256 bytes: about 2 MiB a worker
+_MAX_LINE: Final = 256
+_STATUS: Final = re.compile(r"([1-9][0-9]{2}) [\t -~\x80-\xff]*")
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE: Final = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
+# Fields of one hop, which only the server may set (PEP 3333; RFC 9110, 7.6.1). `Connection: close` is listened to.
+_HOP_BY_HOP: Final = frozenset(
+    (
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+
+_statuses: dict[str, tuple[bytes, int]] = {}
+_lines: dict[tuple[str, str], tuple[bytes, int, int]] = {}
+
+END: Final = b"\r\n"
+END_CLOSE: Final = b"Connection: close\r\n\r\n"
+END_KEEP_ALIVE: Final = b"Connection: keep-alive\r\n\r\n"  # HTTP/1.0 wants to be told
+_SERVER_LINE: Final = "Server: tafe\r\n"
+CHUNKED_LINE: Final = b"Transfer-Encoding: chunked\r\n"
+
+
+def render(status: str, headers: list[tuple[str, str]]) -> tuple[bytes, int, int]:
+    """Return (status line and field lines, bits, declared length or -1).
+
+    Raises TypeError or ValueError naming what PEP 3333 does not allow.
+    """
+    known = _statuses.get(status) if type(status) is str else None
+    line, bits = known or _status_line(status)
+    parts = [line]
+    length = -1
+    if type(headers) is not list:
+        raise TypeError(f"headers must be a list, not {type(headers).__name__} (PEP 3333)")
+    for header in headers:
+        try:
+            rendered = _lines.get(header)
+        except TypeError:
+            rendered = None
+        if rendered is None:
+            rendered = _header_line(header)
+        if rendered[1]:
+            if rendered[1] & HAS_LENGTH:
+                if bits & HAS_LENGTH and length != rendered[2]:
+                    raise ValueError("two different Content-Length headers")
+                length = rendered[2]
+            bits |= rendered[1]
+            if rendered[1] & (_DROPPED | HAS_LENGTH):
+                continue  # the caller writes the length, so that it is there once and true
+        parts.append(rendered[0])
+    return b"".join(parts), bits, length
+
+
+def _status_line(status: object) -> tuple[bytes, int]:
+    if not isinstance(status, str):
+        raise TypeError(f"status must be str, not {type(status).__name__} (PEP 3333)")
+    match = _STATUS.fullmatch(status)
+    if match is None:
+        raise ValueError(f"status must be like '200 OK', not {status!r:.80}")
+    bits = NO_BODY if match[1] in ("204", "304") or status[0] == "1" else 0
+    known = (b"HTTP/1.1 " + status.encode("latin-1") + b"\r\n", bits)
+    if len(_statuses) < _MAX_REMEMBERED and len(status) <= _MAX_LINE:
+        _statuses[status] = known
+    return known
+
+
+def _header_line(header: Any) -> tuple[bytes, int, int]:
+    if not isinstance(header, tuple) or len(header) != 2:
+        raise TypeError(f"a header must be a tuple (name, value), not {header!r:.80} (PEP 3333)")
+    name, value = header
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError(f"header name and value must be str: {header!r:.80} (PEP 3333)")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"bad header name {name!r:.80}")
+    value = value.strip(" \t")
+    if not _VALUE.fullmatch(value):
+        raise ValueError(f"header {name}: the value holds a control character or a character outside latin-1")
+    line = f"{name}: {value}\r\n".encode("latin-1")
+    rendered = (line, *_meaning(name.lower(), value))
+    if len(line) <= _MAX_LINE:
+        if len(_lines) >= _MAX_REMEMBERED:
+            _lines.clear()
+        _lines[header] = rendered
+    return rendered
+
+
+def _meaning(name: str, value: str) -> tuple[int, int]:
+    """(bits, declared length or -1) of one field."""
+    if name == "content-length":
+        if not (value.isascii() and value.isdigit() and len(value) <= 18):
+            raise ValueError(f"Content-Length must be a plain number, not {value!r:.40}")
+        return HAS_LENGTH, int(value)
+    if name == "connection":
+        close = "close" in [option.strip() for option in value.lower().split(",")]
+        return (_DROPPED | WANTS_CLOSE) if close else _DROPPED, -1
+    if name == "date":
+        return HAS_DATE, -1
+    if name == "server":
+        return HAS_SERVER, -1
+    if name in _HOP_BY_HOP:
+        raise ValueError(f"header {name} belongs to the connection, which is the server's (PEP 3333)")
+    return 0, -1
+
+
+class DateLine:
+    """`Server` and `Date` as bytes, made anew at most once a second (RFC 9110, 6.6.1)."""
+
+    __slots__ = ("_bytes", "_until")
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._bytes = b""
+
+    def get(self, now_s: float) -> bytes:
+        """The two lines at monotonic time `now_s`."""
+        if now_s >= self._until:
+            wall = time.time()
+            self._until = now_s + 1.0 - wall % 1.0
+            self._bytes = f"{_SERVER_LINE}Date: {formatdate(wall, usegmt=True)}\r\n".encode("ascii")
+        return self._bytes
+
+    def without(self, bits: int, now_s: float) -> bytes:
+        """What of the two lines the application did not set itself."""
+        server, _, date = self.get(now_s).partition(b"\r\n")
+        own = b"" if bits & HAS_SERVER else server + b"\r\n"
+        return own if bits & HAS_DATE else own + date

@@ -1,0 +1,241 @@
+"""`WSGIServer`: listens, accepts, and holds what the connections of one worker share.
+
+It takes the arguments of `gevent.pywsgi.WSGIServer` and can be used alone in three lines:
+
+    server = tafe.WSGIServer(("127.0.0.1", 8000), application)
+    server.serve_forever()
+
+Listening, accepting and backing off when descriptors run out are gevent's `StreamServer`; everything after the
+accept is ours (`connection.py`). TLS ends at the load balancer: TLS arguments are refused.
+"""
+
+from __future__ import annotations
+
+import _socket
+import collections
+import logging
+import os
+import re
+import sys
+from time import monotonic
+from typing import Any, Final
+
+import gevent
+from gevent.server import StreamServer
+
+from tafe.connection import Connection
+from tafe.deadlines import NEVER, Deadlines
+from tafe.errors import UsageError
+from tafe.greenlets import GreenletPool
+from tafe.http1 import response
+from tafe.limits import Limits
+from tafe.wsgi import Application, Exchange, Observer
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_NODELAY_FAMILIES: Final = (_socket.AF_INET, _socket.AF_INET6)
+
+_log = logging.getLogger("tafe.server")
+
+
+class WSGIServer(StreamServer):
+    """A WSGI server on gevent's loop, a greenlet a request.
+
+    `listener`: an address as gevent takes it, or a bound socket. `environ`: added to every request's environ.
+    `limits`: see `limits.py`. `observer`: told of every request. Raises `UsageError` for an argument of pywsgi's
+    that would have no effect here (`handler_class`, `spawn`, `log`, TLS) rather than ignoring it.
+    """
+
+    # A worker among several takes one connection a loop turn, so that the others get theirs.
+    max_accept = 100
+    # Connections that wait in the kernel; gunicorn's default. The kernel caps it at net.core.somaxconn.
+    backlog = 2048
+    reuse_addr = 1
+
+    def __init__(
+        self,
+        listener: Any,
+        application: Application | None = None,
+        backlog: int | None = None,
+        spawn: Any = "default",
+        log: Any = "default",
+        error_log: Any = "default",
+        handler_class: Any = None,
+        environ: dict[str, Any] | None = None,
+        *,
+        limits: Limits | None = None,
+        observer: Observer | None = None,
+        **ssl_args: Any,
+    ) -> None:
+        _refuse_unsupported(spawn=spawn, log=log, handler_class=handler_class, ssl_args=ssl_args)
+        super().__init__(listener, backlog=backlog)
+        # -- for the server's life
+        self.application: Application = application or _no_application
+        self.limits = limits or Limits()
+        self.idle_timeout_s = self.limits.idle_timeout_s or NEVER
+        self.observer = observer
+        self.hub = gevent.get_hub()
+        self.loop = self.hub.loop
+        self.greenlets: GreenletPool[Exchange] = GreenletPool(self.hub, Exchange.run)
+        self.deadlines = Deadlines(monotonic, _LoopTimer(self))
+        self.environ = self._base_environ(environ, sys.stderr if error_log == "default" else error_log)
+        if self.environ["wsgi.multiprocess"]:
+            self.max_accept = 1
+        self._date = response.DateLine()
+        self._id_prefix = os.urandom(5).hex() + "-"
+        self._id_count = 0
+        # -- what the connections share
+        self._connections: set[Connection] = set()
+        self.waiting: collections.deque[Connection] = collections.deque()  # complete requests, in order of arrival
+        self.in_flight = 0  # requests that have a greenlet
+        self.gathered_bytes = 0  # promised by bodies being gathered
+        self.refused = 0  # requests answered without asking the application
+        self.draining = False  # every answer from now on closes its connection
+
+    # -- lifecycle
+
+    def init_socket(self) -> None:
+        """Bind if an address was given, and complete the environ with it."""
+        super().init_socket()
+        if self.socket.family in _NODELAY_FAMILIES:
+            self.socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        host, port = self.address[:2] if isinstance(self.address, tuple) else ("localhost", "")
+        self.environ.setdefault("SERVER_NAME", str(host))
+        self.environ.setdefault("SERVER_PORT", str(port))
+
+    def begin_drain(self) -> None:
+        """From now every answer says `Connection: close`, and connections without a request are closed."""
+        self.draining = True
+        for connection in list(self._connections):
+            connection.close_if_idle()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Stop listening, let running requests finish for `timeout` seconds (default 1), then close all connections."""
+        self.close()
+        self.begin_drain()
+        deadline_s = monotonic() + (self.stop_timeout if timeout is None else timeout)
+        while self.in_flight and monotonic() < deadline_s:
+            gevent.sleep(min(0.01, max(0.0, deadline_s - monotonic())))
+        for connection in list(self._connections):
+            if connection.exchange is not None and connection.exchange.greenlet is not None:
+                gevent.kill(connection.exchange.greenlet)
+        gevent.sleep(0)
+        for connection in list(self._connections):
+            connection.close()
+        self.deadlines.stop()
+        self.greenlets.close()
+
+    # -- for gevent's accept loop
+
+    def full(self) -> bool:
+        """As many connections as allowed are open."""
+        return len(self._connections) >= self.limits.connections
+
+    def do_read(self) -> tuple[_socket.socket, Any] | None:
+        """Accept one connection as a plain non-blocking socket; None if another worker was quicker."""
+        listener = self.socket
+        try:
+            fd, address = listener._accept()  # noqa: SLF001 - as gevent does: `accept` would wrap it once more
+        except (BlockingIOError, ConnectionAbortedError):
+            return None
+        sock = _socket.socket(listener.family, listener.type, listener.proto, fileno=fd)
+        sock.setblocking(False)
+        return sock, address
+
+    def do_handle(self, sock: _socket.socket, address: Any) -> None:
+        """Take a new connection."""
+        self._connections.add(Connection(self, sock, address))
+
+    def handle(self, *_args: Any) -> None:
+        """gevent asks that it exists; `do_handle` takes its place."""
+        raise NotImplementedError
+
+    # -- for connections and exchanges
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._connections)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection was closed."""
+        was_full = self.full()
+        self._connections.discard(connection)
+        if was_full and self.started:
+            self.start_accepting()
+
+    def start_waiting(self) -> None:
+        """Start the request that has waited longest, on the next loop turn."""
+        self.loop.run_callback(self.waiting.popleft().run_waiting)
+
+    def date_line(self, bits: int) -> bytes:
+        """The `Server` and `Date` lines that the application did not set itself."""
+        if bits & (response.HAS_DATE | response.HAS_SERVER):
+            return self._date.without(bits, monotonic())
+        return self._date.get(monotonic())
+
+    def request_id(self, environ: dict[str, Any]) -> str:
+        """The id that a proxy in front gave, if it is well-formed, or a new one."""
+        given = environ.get("HTTP_X_REQUEST_ID")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return str(given)
+        self._id_count += 1
+        return f"{self._id_prefix}{self._id_count:x}"
+
+    def _base_environ(self, extra: dict[str, Any] | None, error_log: Any) -> dict[str, Any]:
+        environ: dict[str, Any] = {
+            "GATEWAY_INTERFACE": "CGI/1.1",
+            "SERVER_SOFTWARE": "tafe",
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            "wsgi.errors": error_log,
+            "wsgi.multithread": True,  # requests interleave wherever one waits
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+            "wsgi.input_terminated": True,
+        }
+        environ.update(extra or {})
+        return environ
+
+
+class _LoopTimer:
+    """A one-shot timer of gevent's loop, as `Deadlines` wants it."""
+
+    def __init__(self, server: WSGIServer) -> None:
+        self._server = server
+        self._timer: Any = None
+
+    def start(self, delay_s: float) -> None:
+        self.stop()
+        self._timer = self._server.loop.timer(delay_s)
+        self._timer.start(self._server.deadlines.run)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+
+
+def _refuse_unsupported(*, spawn: Any, log: Any, handler_class: Any, ssl_args: dict[str, Any]) -> None:
+    """What pywsgi takes and this server cannot honour is an error, never ignored."""
+    if handler_class is not None:
+        raise UsageError(
+            "handler_class: requests are not handled by handler objects here",
+            try_="a WSGI middleware around the application",
+        )
+    if spawn != "default":
+        raise UsageError(
+            f"spawn: {spawn!r} cannot be used; a request's greenlet is the server's own",
+            try_="limits=Limits(in_flight=N) to bound the requests that run at once",
+        )
+    if log not in ("default", None):
+        raise UsageError("log: this server writes no access log", try_="the load balancer's, or a WSGI middleware")
+    if ssl_args:
+        raise UsageError(
+            f"{', '.join(sorted(ssl_args))}: TLS is not served here",
+            try_="end TLS at the load balancer in front",
+        )
+
+
+def _no_application(environ: dict[str, Any], start_response: Any) -> list[bytes]:  # noqa: ARG001
+    raise UsageError("no application was given", try_="tafe.WSGIServer(address, application)")

@@ -1,0 +1,284 @@
+"""One request: the application is called, its answer is framed and sent, its mistakes are answered for.
+
+An `Exchange` lives from a complete head to the last byte of the answer and runs in one greenlet. What is framed how
+(RFC 9112, 6.3), in the order of the branches:
+1. 1xx, 204, 304 and answers to HEAD: no body, whatever the application returns;
+2. a declared Content-Length: as declared; a shorter body breaks the connection, a longer one is cut and logged, so
+   that the next answer can never land inside this one;
+3. a list or tuple: its bytes are all there, so they are counted and sent at once;
+4. HTTP/1.1: chunked; a failure midway leaves out the last chunk, so that the client sees the break;
+5. HTTP/1.0: until the connection is closed; a failure midway resets it.
+
+Knows the connection only as something to write to; sockets and waiting are `connection.py`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import gevent
+import greenlet
+
+from tafe.body import ClientGone, StreamInput
+from tafe.errors import HTTPError, RequestTimeout, Unavailable
+from tafe.http1 import head as asked_for
+from tafe.http1 import response
+from tafe.http1.refusal import plain_response
+
+if TYPE_CHECKING:
+    from tafe.connection import Connection
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+# An unread body up to this much is read and thrown away so that the connection can be kept: less than what a new
+# connection costs both sides; nginx's and Go's bounds are of this order (Go: 256 KiB).
+DISCARD_BYTES: Final = 64 * 1024
+
+_log = logging.getLogger("tafe.server")
+
+
+class Observer(Protocol):
+    """Told of every request's begin and end, in the request's greenlet. Costs nothing when absent."""
+
+    def begin(self, environ: dict[str, Any]) -> object:
+        """A request starts in this greenlet; the token is given back to `end`."""
+        ...
+
+    def end(self, token: Any, status: int) -> None:
+        """The request's answer was sent (or given up: status 0)."""
+        ...
+
+
+class Exchange:
+    """One request and its answer. `run` is the request's greenlet."""
+
+    __slots__ = (
+        "_chunked",
+        "_declared",
+        "_head",
+        "_sent",
+        "_started",
+        "connection",
+        "environ",
+        "greenlet",
+        "http_1_0",
+        "keep",
+        "no_body",
+        "reset",
+        "status",
+    )
+
+    def __init__(self, connection: Connection, environ: dict[str, Any], asked: int) -> None:
+        self.connection = connection
+        self.environ = environ
+        self.greenlet: greenlet.greenlet | None = None  # while it runs
+        self.http_1_0 = bool(asked & asked_for.HTTP_1_0)
+        self.no_body = environ["REQUEST_METHOD"] == "HEAD"
+        if asked & (asked_for.CLOSE | asked_for.HTTP_1_0):
+            self.keep = asked & (asked_for.CLOSE | asked_for.KEEP_ALIVE) == asked_for.KEEP_ALIVE
+        else:
+            self.keep = True
+        self.reset = False  # close with a reset: the only way to tell an HTTP/1.0 client that the answer broke off
+        self.status = 0  # sent to the client; 0: nothing yet
+        self._head: tuple[bytes, int, int] | None = None  # rendered by start_response, not sent yet
+        self._started = False  # the head was sent
+        self._chunked = False
+        self._declared = -1  # Content-Length, or -1
+        self._sent = 0  # bytes of body sent
+
+    def run(self) -> None:
+        """Call the application and answer; never raises."""
+        connection = self.connection
+        observer = connection.server.observer
+        self.greenlet = greenlet.getcurrent()
+        token = None
+        try:
+            if observer is not None:
+                token = observer.begin(self.environ)
+            result = connection.server.application(self.environ, self.start_response)
+            if type(result) is list and len(result) == 1 and self._send_whole(result[0]):
+                pass
+            else:
+                self._send_result(result)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it ends here: above is the hub
+            self._fail(error)
+        if token is not None and observer is not None:
+            observer.end(token, self.status)
+        self.greenlet = None
+        connection.finish(self)
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        """PEP 3333's `start_response`. Raises TypeError or ValueError for what may not be sent."""
+        if exc_info is not None:
+            try:
+                if self._started:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self._head is not None:
+            raise RuntimeError("start_response was called twice without exc_info (PEP 3333)")
+        self._head = response.render(status, headers)
+        return self._write
+
+    def _send_whole(self, body: bytes) -> bool:
+        """Send head and `body` in one go; False if the answer is not of the plainest kind. The hot path."""
+        head = self._head
+        if head is None or type(body) is not bytes or self._started or self.no_body:
+            return False
+        line, bits, length = head
+        if bits & (response.NO_BODY | response.WANTS_CLOSE) or (length >= 0 and length != len(body)):
+            return False
+        self._write_head(line, bits, len(body), body)
+        self._sent = len(body)
+        return True
+
+    def _send_result(self, result: Iterable[bytes]) -> None:
+        try:
+            if type(result) in (list, tuple) and not self._started and self._declared < 0:
+                if any(type(piece) is not bytes for piece in result):
+                    raise TypeError("the application's answer must hold bytes (PEP 3333)")
+                whole = b"".join(result)
+                if not (whole and self._send_whole(whole)):
+                    self._write(whole, length=len(whole))
+            else:
+                for piece in result:
+                    if piece or not isinstance(piece, bytes):
+                        self._write(piece)
+            self._finish_body()
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+
+    def _write(self, data: bytes, *, length: int = -1) -> None:
+        """Send a piece of body, the head before the first; PEP 3333's `write`. `length`: of the whole, if known."""
+        if not isinstance(data, bytes):
+            raise TypeError(f"the application's answer must be bytes, not {type(data).__name__} (PEP 3333)")
+        if not self._started:
+            if self._head is None:
+                raise RuntimeError("the application sent a body before it called start_response (PEP 3333)")
+            self._start(data, length)
+        elif self.no_body:
+            pass
+        elif self._chunked:
+            self.connection.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self.connection.write(self._cut(data))
+        self._sent += len(data)
+
+    def _start(self, data: bytes, length: int) -> None:
+        """Decide the framing, and send the head with the first piece."""
+        assert self._head is not None
+        line, bits, declared = self._head
+        if bits & response.WANTS_CLOSE:
+            self.keep = False
+        if bits & response.NO_BODY:
+            self.no_body = True
+            declared = declared if line.startswith(b"HTTP/1.1 304") else -1
+            self._write_head(line, bits, declared, b"")
+            return
+        if declared < 0 and (length > 0 or (length == 0 and not self.no_body)):
+            declared = length
+        self._declared = declared
+        if self.no_body:
+            self._write_head(line, bits, declared, b"")
+        elif declared >= 0:
+            self._write_head(line, bits, declared, self._cut(data))
+        elif self.http_1_0:
+            self.keep = False
+            self._write_head(line, bits, -1, data)
+        else:
+            self._chunked = True
+            first = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            self._write_head(line + response.CHUNKED_LINE, bits, -1, first)
+
+    def _write_head(self, line: bytes, bits: int, length: int, body: bytes) -> None:
+        """Send the head and what is there of the body in one send."""
+        connection = self.connection
+        server = connection.server
+        if self.keep and (server.draining or not can_be_kept(self.environ["wsgi.input"])):
+            self.keep = False
+        self._started = True
+        self.status = int(line[9:12])
+        end = (response.END_KEEP_ALIVE if self.http_1_0 else response.END) if self.keep else response.END_CLOSE
+        own = server.date_line(bits)
+        if length >= 0:
+            connection.write(b"%b%bContent-Length: %d\r\n%b%b" % (line, own, length, end, body))
+        else:
+            connection.write(b"%b%b%b%b" % (line, own, end, body))
+
+    def _cut(self, data: bytes) -> bytes:
+        """What of `data` the declared length leaves room for."""
+        room = self._declared - self._sent
+        if self._declared < 0 or len(data) <= room:
+            return data
+        self.keep = False
+        if room >= 0:
+            _log.error("%s: the body is longer than its Content-Length of %d; cut", self, self._declared)
+        return data[: max(room, 0)]
+
+    def _finish_body(self) -> None:
+        if not self._started:
+            self._write(b"", length=0)
+        if self.no_body:
+            return
+        if self._chunked:
+            self.connection.write(b"0\r\n\r\n")
+        elif self._sent < self._declared:
+            self.keep = False
+            _log.error("%s: the body ended after %d of %d bytes", self, self._sent, self._declared)
+
+    def _fail(self, error: BaseException) -> None:
+        """Answer for what the application raised, or break the answer off."""
+        self.keep = False
+        if isinstance(error, ClientGone):
+            return
+        if isinstance(error, HTTPError) and error.status < 500:
+            status, message = error.status, error.message
+        elif isinstance(error, Unavailable):
+            status, message = 503, "not available now"
+        elif isinstance(error, RequestTimeout):
+            status, message = 504, "the request took too long"
+            _log.warning("%s: timed out", self)
+        elif isinstance(error, greenlet.GreenletExit):
+            status, message = 503, "the server is stopping"
+        else:
+            status, message = 500, "internal error"
+            _log.error("%s: %s", self, type(error).__name__, exc_info=error)
+        if isinstance(error, KeyboardInterrupt):
+            gevent.get_hub().handle_system_error(type(error), error)
+        if self._started:
+            self.reset = not self._chunked and self._declared < 0 and not self.no_body
+            return
+        try:
+            request_id = self.environ.get("tafe.request_id", "")
+            self.connection.write(
+                plain_response(status, _harmless(message), head_only=self.no_body, request_id=request_id)
+            )
+            self.status = status
+        except (ClientGone, RequestTimeout, greenlet.GreenletExit):
+            pass  # nobody is left to tell
+
+    def __repr__(self) -> str:
+        """Method, path and request id; never the query string."""
+        environ = self.environ
+        path = environ["PATH_INFO"].encode("ascii", "backslashreplace").decode("ascii")
+        return f"{environ['REQUEST_METHOD']} {path!r:.200} [{environ.get('tafe.request_id', '')}]"
+
+
+def can_be_kept(body: object) -> bool:
+    """May the connection carry another request after one with this `wsgi.input`? The rest of it must be little."""
+    if type(body) is not StreamInput:
+        return True
+    return not body.broken and not body.unasked and body.left <= DISCARD_BYTES
+
+
+def _harmless(message: str) -> str:
+    """`message` without what would end a JSON string."""
+    return message.encode("ascii", "replace").decode("ascii").replace("\\", "/").replace('"', "'")
