@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import http.server
 import os
 import threading
@@ -14,6 +13,7 @@ import pytest
 
 from tests.services import processes, requirements
 from tests.services.proxies import Proxy, _replace
+from tests.whole.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ class _Echo(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        body = f"{self.requestline}\n{self.headers}".encode()
+        body = f"{self.requestline}\n{self.headers}from port {self.client_address[1]}\n".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -52,13 +52,9 @@ def echo_port() -> Iterator[int]:
 
 
 def _get(port: int, path: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request("GET", path, headers=headers or {})
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    finally:
-        connection.close()
+    with Client(port) as client:
+        answer = client.get(path, **(headers or {}))
+    return answer.status, answer.body.decode()
 
 
 def test_mariadb_takes_a_login_with_a_password_and_keeps_databases_apart(mariadb: MariaDB) -> None:
@@ -122,6 +118,16 @@ def test_haproxy_sends_its_own_forwarding_headers_and_asks_whether_a_machine_is_
     assert "6.6.6.6" not in head
     assert "bad id" not in _get(proxy.port, "/", {"X-Request-Id": "bad id"})[1]
     assert _get(proxy.port, "/-/ready")[0] == 404
+
+
+@pytest.mark.parametrize("kind", ["nginx", "haproxy"])
+def test_a_balancer_uses_one_connection_for_many_requests(
+    kind: str, request: pytest.FixtureRequest, echo_port: int
+) -> None:
+    proxy = request.getfixturevalue(kind)(echo_port)
+    with Client(proxy.port) as client:
+        heads = [client.get("/").body.decode() for _ in range(10)]
+    assert len({head.rpartition("from port ")[2] for head in heads}) == 1
 
 
 @pytest.mark.parametrize("kind", ["nginx", "haproxy"])
