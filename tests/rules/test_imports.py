@@ -35,9 +35,7 @@ class Import:
 
 def imports_of(path: Path, root: Path = ROOT) -> list[Import]:
     """All imports of a file, with relative ones made absolute."""
-    return list(
-        _walk(ast.parse(path.read_text()), path, _package_of(path, root), late=False, typing_only=False)
-    )
+    return list(_walk(ast.parse(path.read_text()), path, _package_of(path, root), late=False, typing_only=False))
 
 
 def _walk(node: ast.AST, path: Path, package: str, *, late: bool, typing_only: bool) -> Iterator[Import]:
@@ -57,9 +55,7 @@ def _walk(node: ast.AST, path: Path, package: str, *, late: bool, typing_only: b
                 yield Import(path, child.lineno, longer if _is_module(longer) else base, late, typing_only)
         else:
             inner_late = late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            inner_typing = typing_only or (
-                isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
-            )
+            inner_typing = typing_only or (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test))
             yield from _walk(child, path, package, late=inner_late, typing_only=inner_typing)
 
 

@@ -29,9 +29,7 @@ TOP_LEVEL = {
 MACHINE_PATHS = re.compile(r"/(w[o]rk|f[a]rm|ro[o]t|h[o]me/\w+)/|/tmp/[v]/")
 # Unfinished work belongs into a ticket, and a ticket's number says nothing to a reader of the code. Numbers
 # of other projects' tickets are fine beside their name.
-UNFINISHED = re.compile(
-    r"\b(T[O]DO|F[I]XME|X[X]X)\b|(?<!gunicorn )(?<!gevent )(?<!greenlet )\bissue #?[0-9]+"
-)
+UNFINISHED = re.compile(r"\b(T[O]DO|F[I]XME|X[X]X)\b|(?<!gunicorn )(?<!gevent )(?<!greenlet )\bissue #?[0-9]+")
 MAX_LINES = 400
 
 

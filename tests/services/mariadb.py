@@ -111,9 +111,7 @@ class MariaDB:
         self.query(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4")
         return self.url(name)
 
-    def query(
-        self, sql: str, params: tuple[Any, ...] = (), database: str | None = None
-    ) -> list[dict[str, Any]]:
+    def query(self, sql: str, params: tuple[Any, ...] = (), database: str | None = None) -> list[dict[str, Any]]:
         """Run one statement on a connection of its own; return its rows."""
         connection = pymysql.connect(
             host=self.host,

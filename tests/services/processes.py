@@ -67,9 +67,7 @@ class Server:
         deadline = time.monotonic() + timeout_s
         while not ready():
             if self.returncode is not None:
-                raise ServerError(
-                    f"{self.argv[0]} ended with {self.returncode} before {what}\n{self._log_end()}"
-                )
+                raise ServerError(f"{self.argv[0]} ended with {self.returncode} before {what}\n{self._log_end()}")
             if time.monotonic() > deadline:
                 raise ServerError(f"{self.argv[0]}: not {what} after {timeout_s} s\n{self._log_end()}")
             time.sleep(_POLL_S)

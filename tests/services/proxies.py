@@ -63,8 +63,7 @@ def start_nginx(directory: Path, *upstream_ports: int) -> Proxy:
     text = _replace(r"/var/log/nginx/access\.log", str(directory / "access.log"), text)
     # The compiled-in folders for temporary files belong to the system's nginx.
     temp = "".join(
-        f"    {kind}_temp_path {directory / kind};\n"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        f"    {kind}_temp_path {directory / kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     text = _replace(r"(?m)^http \{\n", "http {\n" + temp, text)
     (directory / "nginx.conf").write_text(text)

@@ -87,9 +87,7 @@ class Client:
         return self.ask(Request("POST", path, body, headers))
 
 
-def ask_all(
-    port: int, requests: Iterable[Request], connections: int, timeout_s: float = 10.0
-) -> list[Answer]:
+def ask_all(port: int, requests: Iterable[Request], connections: int, timeout_s: float = 10.0) -> list[Answer]:
     """Send every request once over that many connections at once; the answers are in no particular order."""
     waiting = iter(list(requests))
     lock = threading.Lock()
@@ -125,9 +123,7 @@ class Load:
         for thread in self._threads:
             thread.start()
 
-    def _run(
-        self, port: int, number: int, next_request: Callable[[int], Request | None], timeout_s: float
-    ) -> None:
+    def _run(self, port: int, number: int, next_request: Callable[[int], Request | None], timeout_s: float) -> None:
         with Client(port, timeout_s) as client:
             while not self._stopping.is_set() and (request := next_request(number)) is not None:
                 answer = client.ask(request)
@@ -150,9 +146,7 @@ class Load:
         """Wait until `what(answers)` holds; AssertionError with a summary when it does not in time."""
         deadline = time.monotonic() + timeout_s
         while not what(self.answers):
-            assert time.monotonic() < deadline, (
-                f"not seen within {timeout_s} s: {summary(self.answers[-500:])}"
-            )
+            assert time.monotonic() < deadline, f"not seen within {timeout_s} s: {summary(self.answers[-500:])}"
             time.sleep(0.02)
 
 

@@ -66,9 +66,7 @@ def test_cookies_pass_both_ways(framework: str, server: Running) -> None:
     connection.request("GET", "/cookies", headers={"Cookie": "seen=yes"})
     response = connection.getresponse()
     assert b'"seen"' in response.read()
-    set_cookies = [
-        value.partition(";")[0] for name, value in response.getheaders() if name.lower() == "set-cookie"
-    ]
+    set_cookies = [value.partition(";")[0] for name, value in response.getheaders() if name.lower() == "set-cookie"]
     connection.close()
     assert sorted(set_cookies) == ["one=1", "two=2"], "two headers of one name stay two"
 
