@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tafe.errors import HTTPError as HTTPError
     from tafe.errors import NotFound as NotFound
     from tafe.errors import Unavailable as Unavailable
-    from tafe.offload import offload as offload
+    from tafe.offloading import offload as offload
     from tafe.server import WSGIServer as WSGIServer
 
 __version__ = "0.1.0"
@@ -32,7 +32,7 @@ _HOMES = {
     "HTTPError": "tafe.errors",
     "NotFound": "tafe.errors",
     "Unavailable": "tafe.errors",
-    "offload": "tafe.offload",
+    "offload": "tafe.offloading",
     "WSGIServer": "tafe.server",
 }
 

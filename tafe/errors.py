@@ -9,6 +9,7 @@ Foreign exceptions (PyMySQL, sqlite3, gunicorn) are translated to these where th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 
 
 class TafeError(Exception):
@@ -53,11 +54,20 @@ class HTTPError(TafeError):
         super().__init__(message)
         if status is not None:
             self.status = status
+            self.code = _code_of(status)
         if code is not None:
             self.code = code
         self.message = message
         self.field = field
         self.headers: dict[str, str] = dict(headers or {})
+
+
+def _code_of(status: int) -> str:
+    """A status' phrase as a word for programs: 409 is `conflict`."""
+    try:
+        return "internal_error" if status == 500 else HTTPStatus(status).name.lower()
+    except ValueError:
+        return "error"
 
 
 class BadRequest(HTTPError):

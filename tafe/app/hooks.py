@@ -1,0 +1,122 @@
+"""What an application asks to run around its worker's life, and after its answers.
+
+Start hooks run in the order of registration, before the worker is ready; the first that fails or outlives its
+deadline stops the start. Stop hooks run in the opposite order, each whatever became of the others.
+Deferred work runs in a greenlet of its own under a TAFE worker, so that the next request on the same connection does
+not wait for it (a balancer reuses the connection it used last); the worker's stop waits for it. Under any other WSGI
+server, where nothing may run greenlets, it runs in the `close()` of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tafe.app.binding import name_of, where
+from tafe.app.deadline import Deadline, is_gevent_timeout
+from tafe.app.logs import log
+
+if TYPE_CHECKING:
+    from gevent.pool import Pool
+
+    from tafe.app.request import Request
+
+# Loading a model or a cache takes seconds; Kubernetes' default probes give up after 30 (3 failures, 10 s apart).
+START_DEADLINE_S = 30.0
+# A sixth of the usual grace period (30 s at Kubernetes and gunicorn), most of which belongs to requests in flight.
+STOP_DEADLINE_S = 5.0
+# Deferred work that takes this long is stuck: any answer it serves was given long ago.
+DEFERRED_DEADLINE_S = 30.0
+# More than a database pool can serve at once by far; beyond it the next request to defer waits, which bounds memory.
+DEFERRED_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Hook:
+    fn: Callable[[], object]
+    deadline_s: float
+
+    def run(self, when: str) -> None:
+        what = f"the {when} hook {name_of(self.fn)} ({where(self.fn)})"
+        message = f"{what} took longer than its deadline_s={self.deadline_s:g}"
+        try:
+            Deadline(self.deadline_s, TimeoutError, message).run(self.fn)
+        except BaseException as exc:
+            exc.add_note(f"raised in {what}")
+            raise
+
+
+@dataclass(slots=True)
+class WorkerHooks:
+    """The hooks of a worker's start and stop."""
+
+    start: list[_Hook] = field(default_factory=list)
+    stop: list[_Hook] = field(default_factory=list)
+
+    def add_start(self, fn: Callable[[], object], deadline_s: float) -> None:
+        """Run `fn` when the worker starts."""
+        self.start.append(_Hook(fn, deadline_s))
+
+    def add_stop(self, fn: Callable[[], object], deadline_s: float) -> None:
+        """Run `fn` when the worker stops."""
+        self.stop.append(_Hook(fn, deadline_s))
+
+    def run_start(self) -> None:
+        """Run the start hooks; raises what a hook raised, with a note that names it, or `TimeoutError`."""
+        for hook in self.start:
+            hook.run("start")
+
+    def run_stop(self) -> None:
+        """Run the stop hooks; what they raise is logged."""
+        for hook in reversed(self.stop):
+            try:
+                hook.run("stop")
+            except Exception:  # noqa: BLE001 - the hooks after it must run whatever a user's raises
+                log.exception("a stop hook failed")
+
+
+class DeferredWork:
+    """Work that requests left for after their answers, in one worker."""
+
+    def __init__(self) -> None:
+        self._pool: Pool | None = None
+
+    def run(self, request: Request) -> None:
+        """Do what `request` deferred, in order: here, or in a greenlet under a TAFE worker."""
+        if not request.deferred:
+            return
+        if "tafe.request_id" not in request.environ:
+            _run_jobs(request, None)
+            return
+        if self._pool is None:
+            from gevent.pool import Pool
+
+            self._pool = Pool(DEFERRED_AT_ONCE)
+        self._pool.spawn(_run_jobs, request, DEFERRED_DEADLINE_S)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for what is still running; what is left then is logged and abandoned."""
+        if self._pool is not None and not self._pool.join(timeout=timeout_s):
+            log.error("deferred work of %d requests was abandoned at the worker's stop", len(self._pool))
+
+
+def _run_jobs(request: Request, deadline_s: float | None) -> None:
+    jobs, request.deferred = request.deferred or [], None
+    for fn, args, kwargs in jobs:
+        what = f"deferred {name_of(fn)} ({where(fn)})"
+        try:
+            _run_job(fn, args, kwargs, deadline_s)
+        except BaseException as exc:
+            if not (isinstance(exc, Exception) or is_gevent_timeout(exc)):
+                raise
+            log.exception("%s: %s failed (request %s)", request.route.label, what, request.request_id)
+
+
+def _run_job(
+    fn: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float | None
+) -> None:
+    if deadline_s is None:
+        fn(*args, **kwargs)
+    else:
+        Deadline(deadline_s, TimeoutError, f"took longer than {deadline_s:g} s").run(fn, *args, **kwargs)

@@ -1,0 +1,161 @@
+"""JSON in and out: ujson for speed, RFC 8259 for what is let through.
+
+ujson alone reads `NaN`, `Infinity`, `1e400` (as infinity) and lone surrogates, and writes Decimal as a rounded float.
+Each of these turns into an error far from its cause (in a database driver, in the client's parser), so `decode`
+refuses them and `encode` writes Decimal as a string with all its digits. Both cost a walk over the value.
+What stays as ujson has it: `01` and `1.` are read as numbers, a raw line break inside a string is kept, and of two
+equal keys the last one wins; keys that are not strings are written as their text.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import math
+import uuid
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import ujson
+
+# OpenRTB nests below 10; a handler that walks the body by recursion stays far from CPython's limit of 1,000 frames.
+MAX_DEPTH = 100
+
+# What a database column or another language's integer can hold; beyond it `body["n"] * 1.5` overflows.
+_LEAST_INT = -(2**63)
+_GREATEST_INT = 2**64 - 1
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
+def decode(raw: bytes) -> Any:
+    """The value of a JSON text; `ValueError` with a reason that may be shown to the client."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as exc:
+        raise ValueError(f"byte {exc.start} is not UTF-8") from None
+    try:
+        value = ujson.loads(text)
+    except ujson.JSONDecodeError as exc:
+        raise ValueError(_lower_first(str(exc))) from None
+    except ValueError:  # CPython's bound on digits; its message talks about sys.set_int_max_str_digits
+        raise ValueError("a number has too many digits") from None
+    _check(value)
+    if "\\u" in text:
+        try:
+            ujson.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a string holds half of a surrogate pair") from None
+    return value
+
+
+def encode(value: Any) -> bytes:
+    """`value` as JSON in ASCII; `TypeError` or `ValueError` naming the place, as in `rows[3].price`."""
+    try:
+        if _holds_decimal(value):
+            value = _without_decimals(value)
+        return ujson.dumps(value, escape_forward_slashes=False, allow_nan=False, default=_default).encode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        problem = _find_problem(value)
+        if problem is None:
+            raise
+        raise type(problem)(f"the answer cannot be written as JSON: {problem}") from exc
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _check(value: Any) -> None:
+    """Refuse numbers that JSON does not have, and nesting beyond MAX_DEPTH, level by level."""
+    level: list[dict[str, Any] | list[Any]] = [[value]]
+    for _ in range(MAX_DEPTH + 1):
+        deeper: list[dict[str, Any] | list[Any]] = []
+        for container in level:
+            for item in container.values() if isinstance(container, dict) else container:
+                kind = type(item)
+                if kind is dict or kind is list:
+                    deeper.append(item)
+                elif kind is float:
+                    if not math.isfinite(item):
+                        raise ValueError("a number is NaN, infinite or too large")
+                elif kind is int and not _LEAST_INT <= item <= _GREATEST_INT:
+                    raise ValueError("a whole number does not fit 64 bits")
+        if not deeper:
+            return
+        level = deeper
+    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _holds_decimal(value: Any) -> bool:
+    if isinstance(value, dict):
+        items: Any = value.values()
+    elif isinstance(value, list | tuple):
+        items = value
+    else:
+        return isinstance(value, Decimal)
+    # One pass in C settles the common answer, a flat row.
+    return not _PLAIN.issuperset(map(type, items)) and any(map(_holds_decimal, items))
+
+
+def _without_decimals(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return format(value, "f") if value.is_finite() else float(value)  # NaN is refused with its place
+    if isinstance(value, dict):
+        return {key: _without_decimals(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_decimals(item) for item in value]
+    return value
+
+
+def _default(value: Any) -> Any:
+    """What ujson does not know: the types that database rows hold."""
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, datetime.timedelta):  # a TIME column
+        return value.total_seconds()
+    if isinstance(value, enum.Enum):
+        return value.value
+    raise TypeError(f"{type(value).__name__} is not a JSON type")
+
+
+def _find_problem(value: Any) -> TypeError | ValueError | None:
+    """Walk an answer that ujson refused, to name the place; None if every part of it is fine by itself."""
+    path: list[str] = []
+    inside: set[int] = set()
+
+    def walk(value: Any) -> TypeError | ValueError | None:
+        place = "".join(path).lstrip(".") or "the value itself"
+        if isinstance(value, float):
+            return None if math.isfinite(value) else ValueError(f"{place} is {value}")
+        if not isinstance(value, Mapping | list | tuple):
+            return _unknown(value, place)
+        # A value that deep cannot be written either; found before the walk runs out of stack itself.
+        if id(value) in inside or len(path) > MAX_DEPTH * 2:
+            return ValueError(f"{place[:80]} holds itself, or is nested too deeply")
+        inside.add(id(value))
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            path.append(f".{key}" if isinstance(value, Mapping) else f"[{key}]")
+            if (problem := walk(item)) is not None:
+                return problem
+            path.pop()
+        inside.discard(id(value))
+        return None
+
+    return walk(value)
+
+
+def _unknown(value: Any, place: str) -> TypeError | None:
+    if isinstance(value, str | int | Decimal | datetime.date | datetime.time | datetime.timedelta | uuid.UUID):
+        return None
+    if isinstance(value, enum.Enum) or value is None or hasattr(value, "__json__") or hasattr(value, "toDict"):
+        return None
+    hint = ""
+    if isinstance(value, bytes | bytearray | memoryview):
+        hint = "; decode it, or write it as base64"
+    elif isinstance(value, set | frozenset):
+        hint = "; a set has no order, so use sorted(...)"
+    return TypeError(f"{place} is {type(value).__name__}, which is not a JSON type{hint}")
