@@ -1,0 +1,12 @@
+"""Databases: one small API, a fair bounded pool, MySQL and MariaDB through PyMySQL, SQLite on native threads.
+
+url -> driver (mysql, sqlite) -> pool (policy decides, pool acts) -> Database, Transaction.
+Knows no HTTP: the worker sees a `lifecycle.Resource`, handlers see `Database`.
+"""
+
+from tafe.db.database import Database
+from tafe.db.driver import Result, Row
+from tafe.db.pool import Stats
+from tafe.db.transaction import Transaction
+
+__all__ = ["Database", "Result", "Row", "Stats", "Transaction"]

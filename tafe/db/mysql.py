@@ -1,0 +1,309 @@
+"""MySQL and MariaDB through PyMySQL.
+
+Each connection is in autocommit mode, speaks the URL's character set and counts rows that an UPDATE matched
+(CLIENT.FOUND_ROWS), as SQLite does. PyMySQL cooperates once the process is monkey-patched; in other processes a
+statement blocks the thread, which is correct but not concurrent. Cursors are left out: they cost as
+much as the parsing of a small row.
+
+Timeouts: `connect_timeout_s` is for the whole attempt, name look-up and login included; `read_timeout_s` is the
+longest silence while a statement runs or its rows arrive. A connection whose statement was not read to its end
+is closed without a word, never reused; the server finds out when it next writes or reads.
+State set with SET, LOCK TABLES, GET_LOCK or temporary tables stays with the pooled connection: avoid it.
+Warnings and further result sets of a stored procedure are dropped.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import gevent
+import pymysql
+from gevent import monkey
+from pymysql.connections import Connection as PyMySQLConnection
+from pymysql.connections import MySQLResult
+from pymysql.constants import CLIENT, CR, ER, SERVER_STATUS
+
+from tafe.db import sql as sql_
+from tafe.db.bulk import batches
+from tafe.db.driver import Connection, ConnectionLost, Result, Row
+from tafe.db.url import MySQLTarget
+from tafe.errors import DatabaseUnavailable, IntegrityError, QueryError
+
+# A check before use must not make a request late: a server that does not answer a ping in half a second is no use.
+PING_TIMEOUT_S = 0.5
+
+_IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
+_AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+# The kernel's poll, since the patched one would wait on the hub.
+_poll = monkey.get_original("select", "poll")
+
+# Numbers after which a connection is useless, in the words for the one who asked. (PyMySQL's constants lack some.)
+_LOST = {
+    0: "the connection is closed",
+    CR.CR_SERVER_GONE_ERROR: "the connection was lost before the statement was sent",
+    CR.CR_SERVER_LOST: "the connection was lost during a statement",
+    ER.CON_COUNT_ERROR: "too many connections",
+    ER.SERVER_SHUTDOWN: "the server is shutting down",
+    1077: "the server is shutting down",  # ER_NORMAL_SHUTDOWN
+    1079: "the server is shutting down",  # ER_SHUTDOWN_COMPLETE
+    1158: "the connection was lost during a statement",  # ER_NET_READ_ERROR
+    1159: "the connection was lost during a statement",  # ER_NET_READ_INTERRUPTED
+    1160: "the connection was lost during a statement",  # ER_NET_ERROR_ON_WRITE
+    1161: "the connection was lost during a statement",  # ER_NET_WRITE_INTERRUPTED
+    1203: "too many connections of this user",  # ER_TOO_MANY_USER_CONNECTIONS
+    1226: "the user's limit is used up",  # ER_USER_LIMIT_REACHED
+    1927: "the connection was killed on the server",  # ER_CONNECTION_KILLED (MariaDB)
+    4031: "the server closed an idle connection",  # ER_CLIENT_INTERACTION_TIMEOUT (MySQL 8)
+}
+_REFUSED = {
+    CR.CR_CONNECTION_ERROR: "the server cannot be reached",
+    CR.CR_CONN_HOST_ERROR: "the server cannot be reached",
+    CR.CR_SERVER_LOST: "the server ended the login",
+    ER.ACCESS_DENIED_ERROR: "access denied: check user and password",
+    ER.DBACCESS_DENIED_ERROR: "access denied to this database",
+    ER.BAD_DB_ERROR: "there is no such database on the server",
+    1129: "the server blocks this host",  # ER_HOST_IS_BLOCKED
+    1130: "the server does not admit this host",  # ER_HOST_NOT_PRIVILEGED
+    1698: "access denied: check user and password",  # ER_ACCESS_DENIED_NO_PASSWORD_ERROR
+}
+# Constraint violations that PyMySQL classes as something else.
+_CONSTRAINTS = frozenset(
+    {
+        1169,  # ER_DUP_UNIQUE
+        1586,  # ER_DUP_ENTRY_WITH_KEY_NAME
+        3819,  # ER_CHECK_CONSTRAINT_VIOLATED (MySQL)
+        ER.CONSTRAINT_FAILED,  # 4025 (MariaDB)
+    }
+)
+# After these the server closes the connection although the statement is to blame.
+_FATAL_STATEMENTS = frozenset({ER.NET_PACKET_TOO_LARGE})
+
+
+@lru_cache(1)
+def _preferred_tls() -> ssl.SSLContext:
+    """For servers that offer TLS when none was asked for: encrypted, not verified, as PyMySQL does by default.
+
+    Kept, because PyMySQL would load the system's certificates anew at each connect, a stall of many milliseconds.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class _Wire(PyMySQLConnection):
+    """PyMySQL's connection without its cursors."""
+
+    # PyMySQL's own, which its type stubs leave out.
+    server_status: int
+    _sock: Any
+    _result: MySQLResult | None
+    _force_close: Callable[[], None]
+
+    def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
+        if not sslp:
+            return _preferred_tls()
+        context: ssl.SSLContext = super()._create_ssl_ctx(sslp)  # type: ignore[misc]  # not in the stubs
+        return context
+
+    def run(self, text: bytes) -> MySQLResult:
+        """Send a statement, read all it answers, return the first result."""
+        self.query(text)
+        result = self._result
+        assert result is not None
+        while self._result is not None and self._result.has_next:
+            self.next_result()
+        return result
+
+    def set_read_timeout(self, seconds: float) -> None:
+        self._read_timeout = seconds
+
+    def peer_has_closed(self) -> bool:
+        """True if there is something to read on an idle connection: end of file or a last error."""
+        if self._sock is None:
+            return True
+        poll = _poll()
+        poll.register(self._sock.fileno())
+        return any(events & ~4 for _, events in poll.poll(0))  # 4: POLLOUT, always
+
+    def drop(self) -> None:
+        """Close the socket without saying goodbye."""
+        self._force_close()
+
+
+class MySQLDriver:
+    """Makes connections to one server; see `driver.Driver`."""
+
+    def __init__(self, target: MySQLTarget, *, name: str, connect_timeout_s: float, read_timeout_s: float) -> None:
+        self._target = target
+        self._name = name
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+
+    @property
+    def shown(self) -> str:
+        return self._target.shown
+
+    compile = staticmethod(sql_.for_mysql)
+
+    def connect(self) -> Connection:
+        target = self._target
+        timeout = gevent.Timeout(self._connect_timeout_s)
+        timeout.start()
+        try:
+            wire = _Wire(
+                host=target.host,
+                port=target.port,
+                user=target.user,
+                password=target.password.encode(),  # PyMySQL would encode text as Latin-1
+                database=target.database or None,
+                charset=target.charset,
+                unix_socket=target.unix_socket or None,
+                autocommit=True,
+                client_flag=CLIENT.FOUND_ROWS,
+                connect_timeout=self._connect_timeout_s,
+                read_timeout=self._connect_timeout_s,  # during login
+                write_timeout=self._connect_timeout_s,
+            )
+        except gevent.Timeout as fired:
+            if fired is not timeout:
+                raise
+            raise DatabaseUnavailable(f"no answer within connect_timeout_s={self._connect_timeout_s:g}") from None
+        except Exception as error:  # noqa: BLE001  (whatever it is, there is no connection)
+            # Not chained: the server's own text names the user.
+            raise DatabaseUnavailable(_why_refused(error, self._connect_timeout_s)) from None
+        finally:
+            timeout.close()
+        wire.set_read_timeout(self._read_timeout_s)
+        return MySQLConnection(wire, self._name, self._read_timeout_s)
+
+    def close(self) -> None:
+        """Nothing is shared."""
+
+
+class MySQLConnection:
+    """One connection; see `driver.Connection`."""
+
+    def __init__(self, wire: _Wire, name: str, read_timeout_s: float) -> None:
+        self.last_used_s = 0.0
+        self._wire = wire
+        self._name = name
+        self._read_timeout_s = read_timeout_s
+
+    @property
+    def in_transaction(self) -> bool:
+        return bool(self._wire.server_status & _IN_TRANSACTION)
+
+    @property
+    def clean(self) -> bool:
+        wire = self._wire
+        return wire.open and wire.server_status & (_IN_TRANSACTION | _AUTOCOMMIT) == _AUTOCOMMIT
+
+    def rows(self, statement: sql_.Statement, params: Sequence[Any], limit: int | None) -> list[Row]:
+        result = self._run(self._bound(statement, params))
+        if result.description is None:
+            return []
+        names = [column[0] for column in result.description]
+        rows = result.rows if limit is None else result.rows[:limit]
+        return [dict(zip(names, row, strict=False)) for row in rows]
+
+    def execute(self, statement: sql_.Statement, params: Sequence[Any]) -> Result:
+        text = self._bound(statement, params)
+        if self._wire.peer_has_closed():
+            raise self._lost("the connection was lost while it was idle", sent=False)
+        result = self._run(text)
+        return Result(result.affected_rows or 0, result.insert_id or 0)
+
+    def execute_many(self, statement: sql_.Statement, rows: Sequence[Sequence[Any]]) -> Result:
+        rowcount = last_id = 0
+        for text in batches(statement, rows, self._literals):
+            result = self._run(self._encoded(text))
+            rowcount += result.affected_rows or 0
+            last_id = result.insert_id or last_id
+        return Result(rowcount, last_id)
+
+    def begin(self) -> None:
+        self._run(b"BEGIN")
+
+    def commit(self) -> None:
+        self._run(b"COMMIT")
+
+    def rollback(self) -> None:
+        self._run(b"ROLLBACK")
+
+    def ping(self) -> None:
+        self._wire.set_read_timeout(PING_TIMEOUT_S)
+        try:
+            self._wire.ping(reconnect=False)
+        except pymysql.MySQLError as error:
+            raise self._translated(error) from None
+        finally:
+            self._wire.set_read_timeout(self._read_timeout_s)
+
+    def close(self) -> None:
+        try:
+            self._wire.close()
+        except pymysql.MySQLError:
+            pass  # closed already
+
+    def abandon(self, gone: Callable[[], None]) -> None:
+        self._wire.drop()
+        gone()
+
+    def _run(self, text: bytes) -> MySQLResult:
+        try:
+            return self._wire.run(text)
+        except pymysql.MySQLError as error:
+            raise self._translated(error) from None
+        except Exception as error:
+            raise self._lost(f"the server's answer could not be read ({type(error).__name__})", sent=True) from error
+
+    def _bound(self, statement: sql_.Statement, params: Sequence[Any]) -> bytes:
+        return self._encoded(statement.text % self._literals(params) if params else statement.text)
+
+    def _literals(self, params: Sequence[Any]) -> tuple[str, ...]:
+        try:
+            return tuple(map(self._wire.escape, params))
+        except (pymysql.MySQLError, TypeError, ValueError) as error:
+            raise QueryError(f"a parameter cannot be sent to the database: {error}") from None
+
+    def _encoded(self, text: str) -> bytes:
+        try:
+            return text.encode(self._wire.encoding)
+        except UnicodeEncodeError as error:
+            problem = f"a character cannot be sent in {error.encoding}: {error.reason}"
+            raise QueryError(problem) from None
+
+    def _lost(self, why: str, *, sent: bool, timed_out: bool = False) -> ConnectionLost:
+        return ConnectionLost(f"database {self._name} is unavailable: {why}", sent=sent, timed_out=timed_out)
+
+    def _translated(self, error: pymysql.MySQLError) -> ConnectionLost | QueryError:
+        number = error.args[0] if error.args and isinstance(error.args[0], int) else None
+        if isinstance(error.__context__, TimeoutError):
+            why = f"no answer within read_timeout_s={self._read_timeout_s:g}"
+            return self._lost(why, sent=True, timed_out=True)
+        if number is None:  # PyMySQL cannot make sense of what it reads
+            return self._lost("the server's answer could not be read", sent=True)
+        if number in _LOST:
+            # The server executes nothing of a statement that it has not received to its end.
+            return self._lost(_LOST[number], sent=number not in {0, CR.CR_SERVER_GONE_ERROR})
+        if number == ER.LOCK_DEADLOCK:  # the server has rolled back the whole transaction
+            self._wire.server_status &= ~_IN_TRANSACTION
+        if number in _FATAL_STATEMENTS:
+            self._wire.drop()
+        kind = IntegrityError if isinstance(error, pymysql.IntegrityError) or number in _CONSTRAINTS else QueryError
+        return kind(f"({number}) {error.args[1] if len(error.args) > 1 else ''}", number=number)
+
+
+def _why_refused(error: Exception, timeout_s: float) -> str:
+    """A reason without user, password or text of the server."""
+    number = error.args[0] if error.args and isinstance(error.args[0], int) else None
+    cause = getattr(error, "original_exception", None) or error.__context__
+    if isinstance(cause, TimeoutError):
+        return f"no answer within connect_timeout_s={timeout_s:g}"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    return _LOST.get(number or -1) or _REFUSED.get(number or -1) or f"login failed ({number or type(error).__name__})"

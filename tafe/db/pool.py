@@ -1,0 +1,330 @@
+"""The connection pool: carries out what policy.py decides, with gevent's hub.
+
+A waiter is a greenlet parked on the hub. Whoever brings a connection back hands it to the oldest waiter by name, so
+it is never up for grabs; a waiter that was killed or timed out in between passes it on. All waiters have the same
+`acquire_timeout_s`, so their queue is ordered by expiry and one timer serves them all. Attempts to
+connect run in greenlets of the pool, never in the request that needs the connection: killing a request does not
+waste an attempt, and an attempt serves whoever is first in the queue when it is done.
+
+A pool belongs to the thread (the hub) that used it first. It knows neither SQL nor which database it talks to.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import Any, NamedTuple
+
+import gevent
+from gevent.hub import Waiter
+
+from tafe.db.driver import Connection, Driver
+from tafe.db.policy import Fate, Limits, Policy, Verdict
+from tafe.errors import DatabaseUnavailable, PoolTimeout, QueryError, Unavailable
+
+log = logging.getLogger("tafe.db")
+
+
+class Stats(NamedTuple):
+    """A pool at one moment; the last five count since the process started."""
+
+    size: int  # connections that exist
+    in_use: int
+    idle: int
+    waiters: int
+    max_size: int
+    acquired: int  # connections lent to requests
+    timeouts: int  # waiters that gave up after acquire_timeout_s
+    refused: int  # requests refused at once because the database was down
+    created: int  # connections made
+    discarded: int  # connections thrown away: lost, killed in mid-statement, left dirty
+
+
+class _Waiting:
+    """A greenlet in the queue. Exactly one of `connection`, `error` is set when it is woken."""
+
+    __slots__ = ("connection", "deadline_s", "error", "left", "parked")
+
+    def __init__(self, deadline_s: float, hub: Any) -> None:
+        self.deadline_s = deadline_s
+        self.parked = Waiter(hub)
+        self.connection: Connection | None = None
+        self.error: Unavailable | None = None
+        self.left = False  # no longer to be served; its place in the queue is skipped
+
+
+class Pool:
+    """Lends connections; see `acquire`, and give back with exactly one of `release` and `discard`."""
+
+    def __init__(self, driver: Driver, limits: Limits, *, name: str, acquire_timeout_s: float) -> None:
+        self.name = name
+        self.acquire_timeout_s = acquire_timeout_s
+        self._driver = driver
+        self._policy = Policy(limits)
+        self._idle: list[Connection] = []  # last in, first out: the surplus stays idle
+        self._queue: deque[_Waiting] = deque()
+        self._connectors: set[Any] = set()
+        self._hub: Any = None
+        self._expiry: Any = None  # timer: the oldest waiter's deadline
+        self._retry: Any = None  # timer: the next attempt while the database cannot be reached
+        self._reason = ""  # why the last attempt failed
+        self._down_since_s = 0.0  # 0 while up; for the log
+        self._acquired = self._timeouts = self._refused = self._created = self._discarded = 0
+
+    @property
+    def ready(self) -> bool:
+        return self._policy.opened and not self._policy.down
+
+    @property
+    def down(self) -> bool:
+        return self._policy.down
+
+    @property
+    def closed(self) -> bool:
+        return self._policy.closed
+
+    @property
+    def stats(self) -> Stats:
+        policy = self._policy
+        return Stats(
+            size=policy.size,
+            in_use=policy.in_use,
+            idle=policy.idle,
+            waiters=policy.waiters,
+            max_size=policy.limits.max_size,
+            acquired=self._acquired,
+            timeouts=self._timeouts,
+            refused=self._refused,
+            created=self._created,
+            discarded=self._discarded,
+        )
+
+    def open(self) -> None:
+        """Connect up to `min_size`; raise `DatabaseUnavailable` at the first attempt that fails."""
+        self._check_hub()
+        policy = self._policy
+        policy.open()
+        while policy.size < policy.limits.min_size:
+            self._settle()
+            gevent.joinall(list(self._connectors))
+            if policy.failures or policy.closed:
+                raise self._refusal()
+
+    def close(self) -> None:
+        """Close idle connections, refuse waiters; connections in use or in the making are closed when done."""
+        self._policy.close()
+        self._fail_waiters()
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+        for timer in (self._expiry, self._retry):
+            if timer is not None:
+                timer.close()
+        self._expiry = self._retry = self._hub = None
+
+    def acquire(self) -> Connection:
+        """Return a connection that was alive a moment ago; raise `PoolTimeout` or `DatabaseUnavailable`."""
+        self._check_hub()
+        policy = self._policy
+        now_s = time.monotonic()
+        deadline_s = now_s + self.acquire_timeout_s
+        again = False
+        while True:
+            verdict = policy.acquire(now_s)
+            if verdict is Verdict.TAKE:
+                connection = self._idle.pop()
+            elif verdict is Verdict.WAIT:
+                connection = self._wait(deadline_s, first=again)
+            else:
+                self._refused += 1
+                raise self._refusal()
+            if not policy.must_check(now_s, connection.last_used_s) or self._answers(connection):
+                self._acquired += 1
+                return connection
+            now_s = time.monotonic()
+            if now_s >= deadline_s:
+                raise self._timed_out()
+            again = True  # has had its turn, so it goes back to the head of the queue
+
+    def release(self, connection: Connection) -> bool:
+        """Take back a connection in good order; one that is not `clean` is discarded, and False returned."""
+        if not connection.clean:
+            self.discard(connection)
+            return False
+        connection.last_used_s = time.monotonic()
+        self._place(connection, self._policy.release())
+        return True
+
+    def discard(self, connection: Connection, *, lost: bool = False) -> None:
+        """Throw away a connection; `lost`: it was dead, so the idle ones may be as well."""
+        self._discarded += 1
+        if lost:
+            self._policy.lost(time.monotonic())
+        connection.abandon(self._gone)
+
+    def _gone(self) -> None:
+        self._policy.gone()
+        self._settle()
+
+    def _place(self, connection: Connection, fate: Fate) -> None:
+        if fate is Fate.KEEP:
+            self._idle.append(connection)
+        elif fate is Fate.HAND_OVER:
+            waiting = self._next_waiting()
+            waiting.left = True
+            waiting.connection = connection
+            self._hub.loop.run_callback(waiting.parked.switch, None)
+        else:
+            connection.close()
+
+    def _next_waiting(self) -> _Waiting:
+        while True:
+            waiting = self._queue.popleft()
+            if not waiting.left:
+                return waiting
+
+    def _wait(self, deadline_s: float, *, first: bool) -> Connection:
+        waiting = _Waiting(deadline_s, self._hub)
+        if first:
+            self._queue.appendleft(waiting)
+            self._arm_expiry(deadline_s)
+        else:
+            self._queue.append(waiting)
+            if self._expiry is None:
+                self._arm_expiry(deadline_s)
+        self._settle()
+        try:
+            waiting.parked.get()
+        except BaseException:
+            if waiting.connection is not None:
+                self.release(waiting.connection)
+            elif not waiting.left:
+                waiting.left = True
+                self._policy.give_up()
+            raise
+        if waiting.connection is None:
+            assert waiting.error is not None
+            raise waiting.error
+        return waiting.connection
+
+    def _answers(self, connection: Connection) -> bool:
+        try:
+            connection.ping()
+        except DatabaseUnavailable:
+            self.discard(connection, lost=True)
+            return False
+        except BaseException:
+            self.discard(connection)
+            raise
+        return True
+
+    # Waiters that leave without a connection
+
+    def _arm_expiry(self, deadline_s: float) -> None:
+        if self._expiry is not None:
+            self._expiry.close()
+        self._expiry = self._hub.loop.timer(max(0.0, deadline_s - time.monotonic()))
+        self._expiry.start(self._expire)
+
+    def _expire(self) -> None:
+        self._expiry.close()
+        self._expiry = None
+        now_s = time.monotonic()
+        queue = self._queue
+        while queue and (queue[0].left or queue[0].deadline_s <= now_s):
+            waiting = queue.popleft()
+            if not waiting.left:
+                self._fail(waiting, self._timed_out())
+        if queue:
+            self._arm_expiry(queue[0].deadline_s)
+
+    def _fail_waiters(self) -> None:
+        while self._queue:
+            waiting = self._queue.popleft()
+            if not waiting.left:
+                self._refused += 1
+                self._fail(waiting, self._refusal())
+
+    def _fail(self, waiting: _Waiting, error: Unavailable) -> None:
+        waiting.left = True
+        waiting.error = error
+        self._policy.give_up()
+        self._hub.loop.run_callback(waiting.parked.switch, None)
+
+    def _timed_out(self) -> Unavailable:
+        self._timeouts += 1
+        if not self._policy.size:
+            reason = self._reason or "no connection could be made yet"
+            return DatabaseUnavailable(f"database {self.name} is unavailable: {reason}")
+        return PoolTimeout(
+            f"database {self.name}: all {self._policy.size} connections stayed in use"
+            f" for acquire_timeout_s={self.acquire_timeout_s:g}"
+        )
+
+    def _refusal(self) -> DatabaseUnavailable:
+        reason = "it was closed" if self._policy.closed else self._reason
+        return DatabaseUnavailable(f"database {self.name} is unavailable: {reason}")
+
+    # Attempts to connect
+
+    def _settle(self) -> None:
+        """Do what the counts call for after any of them changed."""
+        if self._hub is None:
+            return  # closed
+        policy = self._policy
+        now_s = time.monotonic()
+        if policy.waiters and policy.refusing(now_s):
+            self._fail_waiters()
+        for _ in range(policy.attempts_to_start(now_s)):
+            self._connectors.add(gevent.spawn(self._connect))
+        pause_s = policy.retry_in_s(now_s)
+        if pause_s is not None and self._retry is None:
+            # Not counted by the loop: a script that is otherwise done need not wait for a database to return.
+            self._retry = self._hub.loop.timer(pause_s, ref=False)
+            self._retry.start(self._retry_due)
+        self._log_change(now_s)
+
+    def _retry_due(self) -> None:
+        self._retry.close()
+        self._retry = None
+        self._settle()
+
+    def _connect(self) -> None:
+        try:
+            connection = self._driver.connect()
+        except DatabaseUnavailable as error:
+            self._attempt_failed(error.message)
+        except BaseException as error:
+            self._attempt_failed(f"internal error ({type(error).__name__})")
+            raise
+        else:
+            self._connectors.discard(gevent.getcurrent())
+            self._created += 1
+            connection.last_used_s = time.monotonic()
+            self._place(connection, self._policy.connected())
+            self._settle()
+
+    def _attempt_failed(self, reason: str) -> None:
+        self._connectors.discard(gevent.getcurrent())
+        self._reason = reason
+        self._policy.connect_failed(time.monotonic())
+        self._settle()
+
+    def _log_change(self, now_s: float) -> None:
+        if self._policy.down and not self._down_since_s:
+            self._down_since_s = now_s
+            log.warning("database %s (%s) is down: %s", self.name, self._driver.shown, self._reason)
+        elif self._down_since_s and self._policy.size:
+            log.warning("database %s is back after %.1f s", self.name, now_s - self._down_since_s)
+            self._down_since_s = 0.0
+
+    def _check_hub(self) -> None:
+        hub = gevent.get_hub()
+        if hub is not self._hub:
+            if self._hub is not None:
+                raise QueryError(
+                    f"database {self.name} is used by another thread than the one that opened it;"
+                    " query in the request's greenlet and offload only what is done with the rows"
+                )
+            self._hub = hub
