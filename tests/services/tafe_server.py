@@ -13,7 +13,7 @@ from tests.services.processes import Server, session_members
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,6 +32,14 @@ class Running:
     def wait_ready(self, timeout_s: float = 30.0) -> None:
         """Wait until the readiness route answers 200."""
         self._server.wait_until(self.is_ready, "ready", timeout_s)
+
+    def wait_until(self, what: Callable[[], bool], description: str, timeout_s: float = 15.0) -> None:
+        """Poll until `what()`; `ServerError` with the log's end when the server dies or the time is up."""
+        self._server.wait_until(what, description, timeout_s)
+
+    def wait_for_log(self, text: str, timeout_s: float = 15.0) -> None:
+        """Wait until `text` stands in the log."""
+        self.wait_until(lambda: text in self.log(), f"saying {text!r}", timeout_s)
 
     def is_ready(self) -> bool:
         """True if `/-/ready` is answered with 200 within a second."""
