@@ -35,17 +35,23 @@ class Resource(Protocol):
 
 
 class State(enum.IntEnum):
-    """A worker's state. STARTING loads and opens; READY serves; DRAINING finishes what is in flight; STOPPED is the end."""
+    """A worker's state.
+
+    STARTING loads the application; WAITING has loaded it but lacks a resource; READY serves; DRAINING finishes what is
+    in flight; STOPPED is the end.
+    """
 
     STARTING = 0
-    READY = 1
-    DRAINING = 2
-    STOPPED = 3
+    WAITING = 1
+    READY = 2
+    DRAINING = 3
+    STOPPED = 4
 
 
 SUCCESSORS: dict[State, frozenset[State]] = {
-    State.STARTING: frozenset({State.READY, State.DRAINING, State.STOPPED}),
-    State.READY: frozenset({State.DRAINING, State.STOPPED}),
+    State.STARTING: frozenset({State.WAITING, State.READY, State.DRAINING, State.STOPPED}),
+    State.WAITING: frozenset({State.READY, State.DRAINING, State.STOPPED}),
+    State.READY: frozenset({State.WAITING, State.DRAINING, State.STOPPED}),
     State.DRAINING: frozenset({State.STOPPED}),
     State.STOPPED: frozenset(),
 }

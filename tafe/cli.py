@@ -1,0 +1,193 @@
+"""The command `tafe`: serve, report, routes, config.
+
+Every failure is one message (what, where it was set, what is allowed, what to type instead) and an exit status of 2,
+never a traceback. Options of `serve` and `config` are made from the settings table. Nothing heavy is imported before
+it is needed: `tafe --help` loads neither gevent nor gunicorn.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from tafe import __version__, load, values
+from tafe.errors import UsageError
+from tafe.resolve import Resolved, render, resolve
+from tafe.settings import TABLE, Setting
+
+_WIDE = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        status = cli.main(prog_name="tafe", standalone_mode=False)
+    except click.exceptions.Abort:
+        status = 130  # as a shell reports Ctrl-C
+    except click.ClickException as error:
+        status = _complain(_translate(error))
+    except UsageError as error:
+        status = _complain(error)
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+@click.group(context_settings=_WIDE)
+@click.version_option(__version__, message="tafe %(version)s")
+def cli() -> None:
+    """Serve WSGI applications with greenlets, and find the code that does not yield.
+
+    \b
+    tafe serve apps.hello:app --workers 2     serve on 127.0.0.1:8000
+    tafe report .run/profile                  what the profiler has seen
+    tafe routes apps.hello:app                what would be served
+    tafe config > tafe.toml                   a settings file to start from
+    """
+
+
+def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for every setting but the application."""
+    for setting in reversed(TABLE):
+        if setting.name != "app":
+            command = _option(setting)(command)
+    return command
+
+
+def _option(setting: Setting) -> Callable[..., Any]:
+    default = setting.kind.plain(setting.default) if setting.default not in ("", ()) else "none"
+    notes = [part for part in (setting.allowed, f"default {default}", setting.env) if part]
+    described = f"{setting.help} [{'; '.join(notes)}]"
+    if setting.kind is values.SWITCH:
+        flags = f"{setting.flag}/{setting.flag.replace('--', '--no-', 1)}"
+        return click.option(flags, setting.name, default=None, help=described)
+    several = setting.kind is values.ADDRESSES
+    return click.option(
+        setting.flag,
+        setting.name,
+        metavar=setting.kind.metavar,
+        multiple=several,
+        default=None,
+        help=described,
+    )
+
+
+def _settle(given: dict[str, Any]) -> Resolved:
+    flags = {name: None if value == () else value for name, value in given.items()}
+    return resolve(flags, os.environ)
+
+
+@cli.command()
+@click.argument("app", metavar="MODULE:APP", required=False)
+@_with_settings
+def serve(**given: Any) -> int:
+    """Serve MODULE:APP, any WSGI application; APP may be left out if it is called app or application.
+
+    SIGTERM finishes the requests in flight, Ctrl-C stops at once, SIGHUP reloads settings and application.
+    """
+    load.search_working_directory()
+    resolved = _settle(given)
+    if not resolved.settings.app:
+        raise UsageError("no application was named", allowed="MODULE:APP", try_="tafe serve apps.hello:app")
+    load.find(load.parse(resolved.settings.app))
+    _make_writable(resolved)
+    from tafe.master import Master
+
+    return Master(resolved, lambda: _settle(given)).run()
+
+
+@cli.command()
+@click.argument("app", metavar="[MODULE:APP]", required=False)
+@_with_settings
+def config(**given: Any) -> int:
+    """Print the settings in force as a TOML file, and where each was set."""
+    click.echo(render(_settle(given)), nl=False)
+    return 0
+
+
+@cli.command()
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True)
+@click.option("--format", "format_", metavar="text|json", default="text", help="How to show it. [default text]")
+@click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output.")
+def report(directories: tuple[str, ...], format_: str, output: str | None) -> int:
+    """Show what the profiler has recorded in DIR..., several workers and machines together."""
+    if format_ not in ("text", "json"):
+        raise UsageError(f"--format: {format_!r} is not a format", set_by="--format", allowed="text or json")
+    for directory in directories:
+        if not os.path.isdir(directory):
+            raise UsageError(
+                f"there is no directory {directory!r}",
+                allowed="directories that `tafe serve` has named at its start",
+                try_="tafe report .run/profile",
+            )
+    from tafe import profiling
+
+    return int(profiling.report(list(directories), format_, output))
+
+
+@cli.command()
+@click.argument("app", metavar="MODULE:APP")
+def routes(app: str) -> int:
+    """List the routes of a tafe.App: methods, path, handler and where it is."""
+    load.search_working_directory()
+    target = load.parse(app)
+    load.find(target)
+    from gevent import monkey
+
+    monkey.patch_all()  # as a worker does before it loads the application
+    try:
+        application = load.load(target)
+    except Exception as error:  # noqa: BLE001  whatever the application raised is shown, not raised
+        raise UsageError(f"{app} cannot be loaded\n{load.failure(error)}") from None
+    listing = getattr(application, "routes", None)
+    if listing is None:
+        kind = type(application).__name__
+        raise UsageError(f"{app!r} is of type {kind}, which does not list its routes", allowed="a tafe.App")
+    rows = [(" ".join(route.methods), route.template, route.handler, route.where) for route in listing()]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
+    for row in rows:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _make_writable(resolved: Resolved) -> None:
+    """Make the profiler's directory, or say now that it cannot be written to."""
+    path = resolved.settings.profile_path
+    if path is None:
+        return
+    name = "profile_dir" if resolved.settings.profile_dir else "run_dir"
+    try:
+        os.makedirs(path, exist_ok=True)
+        reason = "" if os.access(path, os.W_OK) else "not allowed"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise UsageError(
+            f"--{name.replace('_', '-')}: cannot write to {path}: {reason}",
+            set_by=resolved.origins[name],
+            allowed="a directory that may be written to",
+            try_=f"tafe serve --profile-dir DIR {resolved.settings.app}, or --no-profile",
+        )
+
+
+def _translate(error: click.ClickException) -> UsageError:
+    """Click's complaints in the shape of ours."""
+    if isinstance(error, click.NoSuchOption):
+        near = ", ".join(error.possibilities or [])
+        return UsageError(f"{error.option_name} is not an option", try_=near or _help_for(error))
+    message = error.format_message().rstrip(".")
+    return UsageError(message[:1].lower() + message[1:], try_=_help_for(error))
+
+
+def _help_for(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{context.command_path if context is not None else 'tafe'} --help"
+
+
+def _complain(error: UsageError) -> int:
+    click.echo(f"tafe: {error}", err=True)
+    return error.exit_status

@@ -1,0 +1,125 @@
+"""Listening sockets: bound before any process is forked, shared by all workers, never with SO_REUSEPORT.
+
+With SO_REUSEPORT the kernel splits connections badly between few workers, and closing one listener resets the
+connections that wait in its own queue; one shared queue has neither fault.
+A busy or impossible address is a `UsageError` at once: no retrying, since the user has to act.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+
+from tafe.errors import UsageError
+from tafe.values import Address
+
+_SYSTEMD_FIRST_FD = 3  # sd_listen_fds(3)
+
+
+def listen(address: Address, backlog: int, set_by: str) -> socket.socket:
+    """A listening socket, non-blocking; `UsageError` if the address cannot be had."""
+    try:
+        if address.fd >= 0:
+            return _inherited(address.fd)
+        if address.path:
+            return _unix(address.path, backlog)
+        return _tcp(address, backlog)
+    except OSError as error:
+        raise _refusal(address, error, set_by) from None
+
+
+def from_systemd() -> list[socket.socket]:
+    """The sockets that systemd opened for this very process (sd_listen_fds(3)); none if it did not start us."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(os.environ.pop("LISTEN_FDS", "0"))
+    del os.environ["LISTEN_PID"]  # not meant for our children
+    return [_inherited(_SYSTEMD_FIRST_FD + number) for number in range(count)]
+
+
+def name(listener: socket.socket) -> str:
+    """As a client would address it."""
+    bound = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return str(Address(path=os.fsdecode(bound)))
+    return str(Address(host=bound[0], port=bound[1]))
+
+
+def _inherited(fd: int) -> socket.socket:
+    listener = socket.socket(fileno=fd)
+    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listener.detach()
+        raise OSError(errno.EINVAL, "it does not listen")
+    listener.setblocking(False)
+    listener.set_inheritable(False)
+    return listener
+
+
+def _tcp(address: Address, backlog: int) -> socket.socket:
+    family, kind, protocol, _, resolved = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        # A server that was just stopped leaves connections in TIME_WAIT, which must not keep the next one out.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it: no system call for each connection.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(resolved)
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _unix(path: str, backlog: int) -> socket.socket:
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+        # Like a loopback port, open to every user of the machine; the directory's permissions narrow it.
+        os.chmod(path, 0o666)  # noqa: S103
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    """Take away the socket of a server that is gone; leave alone what is in use or no socket."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise FileExistsError(errno.EEXIST, "a file that is no socket is there")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(path) != errno.ECONNREFUSED:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    os.unlink(path)
+
+
+def _refusal(address: Address, error: OSError, set_by: str) -> UsageError:
+    shown = str(address).removeprefix("http://")
+    reason = error.strerror or str(error)
+    allowed = try_ = ""
+    if error.errno == errno.EADDRINUSE:
+        reason = "another program listens there"
+        try_ = f"stop it, or --bind {_elsewhere(address)}"
+    elif error.errno == errno.EACCES:
+        allowed = "a port from 1024, or a directory that you may write to"
+        try_ = f"--bind {_elsewhere(address)}"
+    return UsageError(f"--bind: cannot listen on {shown}: {reason}", set_by=set_by, allowed=allowed, try_=try_)
+
+
+def _elsewhere(address: Address) -> str:
+    if address.path:
+        return f"unix:{address.path}.2"
+    port = address.port + 1 if 1024 <= address.port < 65535 else 8000
+    return str(Address(host=address.host, port=port)).removeprefix("http://")

@@ -1,0 +1,179 @@
+"""Setting values as people write them: "10ms", "64KiB", "127.0.0.1:8000", "yes".
+
+A `Kind` turns the text of a flag or a variable, or the value of a TOML key, into a Python value, and back into TOML.
+Pure: knows no setting's name and no bounds; a value that cannot be read raises ValueError saying what it is not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+_DURATION_UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]*)\s*")
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the values of one type of setting are read and shown."""
+
+    metavar: str  # what stands for the value in --help
+    read: Callable[[Any], Any]  # ValueError: what the value is not
+    show: Callable[[Any], str]  # as TOML
+    plain: Callable[[Any], str]  # as one would type it after a flag
+
+
+def read_text(raw: Any) -> str:
+    """Any text but the empty one."""
+    if not isinstance(raw, str):
+        raise ValueError("is not text")  # noqa: TRY004  every complaint about a value is a ValueError
+    if not raw.strip():
+        raise ValueError("is empty")
+    return raw.strip()
+
+
+def read_any_text(raw: Any) -> str:
+    """Any text, the empty one among it."""
+    return "" if raw == "" else read_text(raw)
+
+
+def read_prefix(raw: Any) -> str:
+    """The beginning of a URL's path, as in /-/ ; or nothing."""
+    text = read_any_text(raw)
+    if text and not (text.startswith("/") and text.endswith("/") and text.isascii()):
+        raise ValueError("does not begin and end with a slash")
+    return text
+
+
+def read_number(raw: Any) -> int:
+    """A whole number."""
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and re.fullmatch(r"\s*[+-]?[0-9]+\s*", raw):
+        return int(raw)
+    raise ValueError("is not a whole number")
+
+
+def read_duration(raw: Any) -> float:
+    """Seconds, from "10ms", "1.5s", "2m", or a bare number of seconds."""
+    return _scaled(raw, _DURATION_UNITS_S, "s", "is not a duration such as 10ms, 1.5s or 2m")
+
+
+def read_size(raw: Any) -> int:
+    """Bytes, from "64KiB", "1.5MiB", or a bare number of bytes."""
+    return round(_scaled(raw, _SIZE_UNITS, "B", "is not a size such as 512B, 64KiB or 1GiB"))
+
+
+def read_switch(raw: Any) -> bool:
+    """True or False."""
+    if isinstance(raw, bool):
+        return raw
+    value = _SWITCH.get(str(raw).strip().lower())
+    if value is None:
+        raise ValueError("is neither true nor false")
+    return value
+
+
+def read_addresses(raw: Any) -> tuple[str, ...]:
+    """One address or several; in one text they are separated by commas."""
+    texts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(texts, list | tuple) or not texts:
+        raise ValueError("is not an address")
+    addresses = tuple(read_text(text) for text in texts)
+    for address in addresses:
+        parse_address(address)
+    return addresses
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen: a host and port, a path, or the number of an open descriptor."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    fd: int = -1
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        if self.fd >= 0:
+            return f"fd:{self.fd}"
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """HOST:PORT, [IPV6]:PORT, :PORT (all interfaces), unix:PATH or fd:N. ValueError says what is wrong."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        path = path[2:] if path.startswith("//") else path
+        if not path:
+            raise ValueError("names no path after unix:")
+        return Address(path=path)
+    if text.startswith("fd:"):
+        number = text.removeprefix("fd:").removeprefix("//")
+        if not number.isdecimal():
+            raise ValueError("names no descriptor's number after fd:")
+        return Address(fd=int(number))
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("has no port from 0 to 65535 after a colon")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("is an IPv6 address without brackets")
+    return Address(host=host or "0.0.0.0", port=int(port))  # noqa: S104  an empty host is typed to mean all
+
+
+def show_duration(seconds: float) -> str:
+    """The shortest way to write it: 0.01 -> 10ms, 75 -> 75s."""
+    if seconds == 0:
+        return "0s"
+    for unit in ("s", "ms", "us"):
+        amount = seconds / _DURATION_UNITS_S[unit]
+        if amount >= 1 and math.isclose(amount, round(amount, 1), rel_tol=1e-9):
+            return f"{amount:.10g}{unit}"
+    return f"{seconds:.10g}s"
+
+
+def show_size(count: int) -> str:
+    """The shortest exact way to write it: 65536 -> 64KiB."""
+    for unit, scale in reversed(_SIZE_UNITS.items()):
+        if count and count % scale == 0:
+            return f"{count // scale}{unit}"
+    return f"{count}B"
+
+
+def _scaled(raw: Any, units: dict[str, float] | dict[str, int], bare: str, complaint: str) -> float:
+    if isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw):
+        return float(raw)
+    match = _NUMBER_AND_UNIT.fullmatch(raw) if isinstance(raw, str) else None
+    scale = units.get(match[2] or bare) if match else None
+    if match is None or scale is None:
+        raise ValueError(complaint)
+    return float(match[1]) * scale
+
+
+def _quote(text: str) -> str:
+    # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _show_list(texts: tuple[str, ...]) -> str:
+    return "[" + ", ".join(_quote(text) for text in texts) + "]"
+
+
+TEXT = Kind("TEXT", read_text, _quote, str)
+PREFIX = Kind("PREFIX", read_prefix, _quote, str)
+PATH = Kind("PATH", read_any_text, _quote, str)
+NUMBER = Kind("N", read_number, str, str)
+DURATION = Kind("TIME", read_duration, lambda value: _quote(show_duration(value)), show_duration)
+SIZE = Kind("SIZE", read_size, lambda value: _quote(show_size(value)), show_size)
+SWITCH = Kind("", read_switch, lambda value: str(value).lower(), lambda value: str(value).lower())
+ADDRESSES = Kind("ADDRESS", read_addresses, _show_list, " ".join)

@@ -1,0 +1,308 @@
+"""`TafeWorker`: one process, one hub, from the fork to the last answer.
+
+In order: patch, load the application, start the profiler, run start hooks and open resources (readiness.py), accept,
+serve; on SIGTERM drain; on SIGINT or SIGQUIT stop at once. It runs under our arbiter, with a slot of the scoreboard,
+and under gunicorn's (`gunicorn -k tafe.worker.TafeWorker`), with gunicorn's settings and without a slot.
+
+Draining. When the whole server stops: readiness fails, accept for the drain delay, then `Connection: close` on every
+answer and idle connections closed, then the listeners, then the requests in flight have the rest of the graceful
+timeout. When only this worker is replaced, its siblings accept what waits in the shared queue, so it stops at once.
+
+Limits: a heartbeat proves that the hub turns, not that requests are answered.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from typing import Any, NoReturn
+
+import gevent
+from gevent import monkey
+from gevent.event import Event
+from gevent.socket import socket as gevent_socket
+from gunicorn.workers.base import Worker
+
+from tafe import health, lifecycle, load
+from tafe.lifecycle import State
+from tafe.readiness import Readiness
+from tafe.scoreboard import Scoreboard, Slot
+from tafe.server import WSGIServer
+from tafe.settings import Settings
+from tafe.stock import check_settings, settings_of
+
+_APP_LOAD_ERROR = 4  # gunicorn's exit status for it
+_TICK_S = 0.1  # heartbeat, and how soon a change in another worker or the arbiter's death is noticed
+_LOOK_S = 0.01  # between two looks at whether the last connection is closed
+_LAST_S = 1.0  # of the graceful timeout, kept for stop hooks, closing pools and the profiler's last lines
+
+_log = logging.getLogger("tafe.worker")
+
+
+class TafeWorker(Worker):
+    """See the module. `slot` and `board` are set by our arbiter before the fork."""
+
+    slot: Slot | None = None
+    board: Scoreboard | None = None
+    sockets: list[Any]
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Called by gunicorn's arbiter at its start: refuse settings that cannot be honoured."""
+        check_settings(cfg, log)
+
+    # -- start
+
+    def init_process(self) -> None:
+        """The first thing after the fork; returns when the worker ends."""
+        self._take_signals_while_loading()
+        monkey.patch_all()
+        gevent.reinit()
+        # gunicorn wraps its listeners, ours are plain sockets
+        plain = [getattr(listener, "sock", listener) for listener in self.sockets]
+        self.sockets = [gevent_socket(fileno=listener.detach()) for listener in plain]
+        self.settings: Settings = getattr(self.app, "settings", None) or settings_of(self.cfg)
+        if self.settings.reload:
+            # A file saved twice within a second with the same length would otherwise be taken for its compiled version.
+            sys.dont_write_bytecode = True
+        super().init_process()
+
+    def init_signals(self) -> None:
+        """Called by the base class before it loads the application; `_take_signals_while_loading` has done it."""
+
+    def load_wsgi(self) -> None:
+        """Import the application; a failure ends the worker with `_APP_LOAD_ERROR` and is shown by the arbiter."""
+        beat = _LoadingBeat(self)
+        try:
+            self.wsgi = self.app.wsgi()
+        except (Exception, SystemExit) as error:  # noqa: BLE001  sys.exit() in an application is a failure to load
+            self._fail(load.failure(error))
+        finally:
+            beat.stop()
+        gc.collect()
+        gc.freeze()  # what was loaded lives for ever: never look at it again
+
+    def run(self) -> None:
+        """Serve until told to stop; called by the base class."""
+        self._told, self._quick = Event(), Event()
+        self._deadline_s = float("inf")
+        self._readiness = Readiness(getattr(self.wsgi, "worker_start", None), lifecycle.resources())
+        self._state = State.STARTING
+        self._accepts = False
+        self._take_signals_while_serving()
+        observer = self._start_profiler()
+        application = health.with_health(self.wsgi, self.settings.health_path, self._lacking)
+        starting = health.with_health(health.unavailable, self.settings.health_path, self._lacking)
+        environ = {"wsgi.multiprocess": self.cfg.workers > 1}
+        self._servers = [
+            WSGIServer(
+                listener,
+                application if self._readiness.started else starting,
+                environ=environ,
+                limits=self.settings.limits,
+                observer=observer,
+            )
+            for listener in self.sockets
+        ]
+        self._application = application
+        for server in self._servers:
+            server.start()
+            server.stop_accepting()
+        self._readiness.start()
+        heart = gevent.spawn(self._beat_for_ever)
+        self._told.wait()
+        self._drain()
+        self._finish()
+        gevent.kill(heart)
+
+    def _start_profiler(self) -> Any:
+        directory = self.settings.profile_path
+        if directory is None:
+            return None
+        try:
+            from tafe import profiling
+        except ImportError:
+            return None
+        return profiling.start(directory, self.settings.slow_slice_s * 1000)
+
+    # -- while it serves
+
+    def notify(self) -> None:
+        """Show the arbiter that the hub turns."""
+        if self.slot is None:
+            super().notify()
+        else:
+            servers = getattr(self, "_servers", ())
+            in_flight = sum(server.in_flight for server in servers)
+            self.slot.beat(time.monotonic_ns(), in_flight, sum(server.requests for server in servers))
+
+    def _beat_for_ever(self) -> None:
+        while True:
+            self.notify()
+            if os.getppid() != self.ppid:
+                _log.error("the arbiter is gone; worker %d finishes its requests and ends", self.pid)
+                self._told.set()
+            if self._state < State.DRAINING:
+                self._look()
+            self._readiness.changed.wait(_TICK_S)
+            self._readiness.changed.clear()
+
+    def _look(self) -> None:
+        """Am I ready, may I accept, have I served enough?"""
+        readiness = self._readiness
+        if readiness.failure is not None:
+            self._fail(load.failure(readiness.failure))
+        if readiness.started:
+            for server in self._servers:
+                server.application = self._application
+        if readiness.tried:
+            lacking = readiness.lacking()
+            self._go_on(State.WAITING if lacking else State.READY, lacking)
+        self._accept(self._may_accept())
+        if sum(server.requests for server in self._servers) >= self.max_requests:
+            if self.slot is None:
+                self._told.set()
+            else:
+                self.slot.retiring = True
+
+    def _may_accept(self) -> bool:
+        """A worker that lacks something must not take requests from those that can answer; if there is none, better
+        a quick 503 than silence."""
+        if self._state is State.WAITING:
+            return self.board is None or self.slot is None or not self.board.another_is_ready(self.slot)
+        return self._state is State.READY
+
+    def _accept(self, accepts: bool) -> None:
+        if accepts != self._accepts:
+            self._accepts = accepts
+            for server in self._servers:
+                if accepts:
+                    server.start_accepting()
+                else:
+                    server.stop_accepting()
+
+    def _go_on(self, state: State, lacking: list[str]) -> None:
+        if state is self._state:
+            return
+        assert state in lifecycle.SUCCESSORS[self._state], f"{self._state.name} -> {state.name}"
+        if state is State.WAITING:
+            reason = self._readiness.why or ", ".join(lacking)
+            _log.warning("worker %d is not ready: %s", self.pid, reason)
+            if self.slot is not None:
+                self.slot.text = reason
+        elif self._state is State.WAITING and state is State.READY:
+            _log.warning("worker %d is ready", self.pid)
+        self._state = state
+        if self.slot is not None:
+            self.slot.state = state
+
+    def _lacking(self) -> list[str]:
+        """For the readiness answer. A worker that is merely replaced does not make the server unready."""
+        if self._state is State.DRAINING and (self.board is None or self.board.stopping):
+            return ["draining"]
+        return self._readiness.lacking()
+
+    # -- the end
+
+    def _drain(self) -> None:
+        """Stop accepting when it loses nothing, and let the requests in flight finish, but not for ever."""
+        self._go_on(State.DRAINING, [])
+        whole_server = self.board is None or self.board.stopping
+        self._deadline_s = time.monotonic() + max(0.0, self.settings.graceful_timeout_s - _LAST_S)
+        if whole_server and not self._quick.is_set():
+            self._accept(True)
+            self._quick.wait(self.settings.drain_delay_s)
+        for server in self._servers:
+            server.begin_drain()
+        for server in self._servers:
+            while whole_server and not self._quick.is_set() and self._goes_on() and _somebody_waits(server.socket):
+                gevent.sleep(0)
+            server.close()
+        while not self._quick.is_set() and self._goes_on() and any(server.connections for server in self._servers):
+            self._quick.wait(_LOOK_S)
+
+    def _goes_on(self) -> bool:
+        return time.monotonic() < self._deadline_s
+
+    def _finish(self) -> None:
+        """Cut what is left, then stop hooks, resources and the profiler, in this order."""
+        for server in self._servers:
+            if server.in_flight:
+                _log.warning("worker %d stops with %d requests in flight", self.pid, server.in_flight)
+            server.stop(timeout=0)
+        stop_hooks = getattr(self.wsgi, "worker_stop", None)
+        if stop_hooks is not None:
+            try:
+                stop_hooks()
+            except Exception:  # noqa: BLE001  the rest has to be closed whatever the application does
+                _log.exception("the stop hooks failed")
+        self._readiness.stop()
+        if "tafe.profiling" in sys.modules:
+            sys.modules["tafe.profiling"].stop()
+        self._go_on(State.STOPPED, [])
+
+    def _fail(self, reason: str) -> NoReturn:
+        """End with the reason where the arbiter finds it; gunicorn's arbiter would not look, so it is logged there."""
+        if self.slot is not None:
+            self.slot.text = reason
+        else:
+            self.log.error("the application cannot be loaded\n%s", reason)
+        sys.exit(_APP_LOAD_ERROR)
+
+    # -- signals
+
+    def _take_signals_while_loading(self) -> None:
+        """Nothing is in flight yet, so the signals to stop simply end the process; the others mean nothing here."""
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU):
+            signal.signal(number, signal.SIG_IGN)
+        # SIGABRT is how an arbiter ends a stuck worker: the C handler writes where it is stuck, even if no Python
+        # code can run.
+        faulthandler.enable(all_threads=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, set(signal.Signals))
+
+    def _take_signals_while_serving(self) -> None:
+        """Through the hub's loop: a Python handler would wait until the hub, asleep in epoll, runs Python code."""
+        self._signals = [
+            gevent.signal_handler(signal.SIGTERM, self._told.set),
+            gevent.signal_handler(signal.SIGINT, self._stop_quickly),
+            gevent.signal_handler(signal.SIGQUIT, self._stop_quickly),
+        ]
+
+    def _stop_quickly(self) -> None:
+        self._quick.set()
+        self._told.set()
+
+
+def _somebody_waits(listener: Any) -> bool:
+    """A connection is in the listener's queue."""
+    poll = monkey.get_original("select", "poll")()
+    poll.register(listener.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class _LoadingBeat:
+    """Heartbeats from a native thread while the application is imported, which holds up the hub; for a bounded time."""
+
+    def __init__(self, worker: TafeWorker) -> None:
+        self._worker = worker
+        self._goes_on = True
+        self._deadline_s = time.monotonic() + worker.settings.start_deadline_s
+        monkey.get_original("_thread", "start_new_thread")(self._run, ())
+
+    def stop(self) -> None:
+        """The hub takes over."""
+        self._goes_on = False
+
+    def _run(self) -> None:
+        sleep = monkey.get_original("time", "sleep")
+        while self._goes_on and time.monotonic() < self._deadline_s:
+            self._worker.notify()
+            sleep(_TICK_S)
