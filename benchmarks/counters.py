@@ -1,0 +1,111 @@
+"""Instructions and system calls a request: by perf where the processor has counters for us, else by callgrind.
+
+perf counts what the processor retired, in user and kernel mode, while wrk runs at full speed. Many virtual
+machines hide those counters; there the server runs under valgrind's callgrind, which counts the user-mode
+instructions of every process and thread exactly and sees nothing of the kernel. The two figures differ by
+the kernel's share and are never mixed in one table: a result names its method. System calls are counted by
+perf's tracepoint, which is software and works on virtual machines too, for root.
+
+Under callgrind a server is fifty times slower, threads run one at a time, and AVX-512 is not offered, so a
+server that spins while it waits is charged a little more, and wide string operations a little more, than in
+the open.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+USER, KERNEL, SYSCALLS = "instructions:u", "instructions:k", "raw_syscalls:sys_enter"
+_VGDB_TIMEOUT_S = 60.0
+
+
+def perf_argv(events: Sequence[str], pids: Iterable[int], output: Path, load: Sequence[str]) -> list[str]:
+    """`load`, with the events of the processes (all threads, and those they start) counted while it runs."""
+    targets = ",".join(map(str, pids))
+    return ["perf", "stat", "-x,", "-o", str(output), "-e", ",".join(events), "-p", targets, "--", *load]
+
+
+def parse_perf(text: str) -> dict[str, int]:
+    """Counts by event out of `perf stat -x,`; what could not be counted is left out."""
+    counts = {}
+    for line in text.splitlines():
+        fields = line.split(",")
+        if len(fields) > 2 and fields[0].isdigit():
+            counts[fields[2]] = int(fields[0])
+    return counts
+
+
+@functools.cache
+def _countable(event: str) -> bool:
+    if shutil.which("perf") is None:
+        return False
+    done = subprocess.run(["perf", "stat", "-x,", "-e", event, "true"], capture_output=True, text=True, check=False)
+    return parse_perf(done.stderr).get(event, 0) > 0
+
+
+def perf_counts_instructions() -> bool:
+    """True where the processor's instruction counters are readable in both modes."""
+    return _countable(USER) and _countable(KERNEL)
+
+
+def perf_counts_syscalls() -> bool:
+    """True where the tracepoint of system calls may be used (root, or a permissive perf_event_paranoid)."""
+    return _countable(SYSCALLS)
+
+
+def callgrind_is_here() -> bool:
+    """True where valgrind is installed."""
+    return shutil.which("valgrind") is not None and shutil.which("vgdb") is not None
+
+
+class Callgrind:
+    """Counting for a server started with `wrap`; its warm-up runs uncounted, and faster, until `begin`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def wrap(self, argv: Sequence[str]) -> list[str]:
+        """`argv` under callgrind, with the processes it forks or starts."""
+        options = ["--instr-atstart=no", "--trace-children=yes", "--quiet"]
+        output = f"--callgrind-out-file={self._directory}/out.%p"
+        return ["valgrind", "--tool=callgrind", *options, output, *argv]
+
+    def begin(self, pids: Iterable[int]) -> None:
+        """Start counting in these processes."""
+        for pid in pids:
+            _vgdb(pid, "instrumentation on")
+
+    def take(self, pids: Sequence[int]) -> int:
+        """The instructions since `begin` or the last `take`, of all these processes and their threads."""
+        for earlier in self._directory.glob("out.*"):
+            earlier.unlink()
+        for pid in pids:
+            _vgdb(pid, "dump")
+        dumps = [path.read_text() for path in self._directory.glob("out.*")]
+        return sum(parse_callgrind(text) for text in dumps if text)
+
+
+def parse_callgrind(text: str) -> int:
+    """The instructions that a dump holds: the sum of its threads' `totals`, once `summary` gave it."""
+    found = re.search(r"^summary: (\d+)", text, re.MULTILINE)
+    if found is None:
+        raise ValueError("a callgrind dump without a summary line")
+    return int(found.group(1))
+
+
+def _vgdb(pid: int, command: str) -> None:
+    done = subprocess.run(
+        ["vgdb", f"--pid={pid}", *command.split()],
+        capture_output=True,
+        text=True,
+        timeout=_VGDB_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"vgdb {command} for process {pid}: {done.stderr.strip()}")

@@ -1,0 +1,230 @@
+"""The measurement itself: all contestants up at once, short bursts of load in turn, round after round.
+
+Shared machines drift: requests a second change severalfold within an hour, so a figure is comparable only
+with one taken seconds before or after it. Hence A B C, A B C, ... instead of all of A, then all of B;
+medians over rounds; and ratios taken within a round before their median. Idle contestants wait in epoll and
+cost nothing measurable. The servers share one core; wrk, ab, MariaDB and this program have the other. What
+the hypervisor stole and what other programs used of the server's core is written beside each burst, so that
+a reader can see a spoilt one.
+
+Where perf has no hardware counters each contestant is started once more, alone, under callgrind
+(counters.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import client, counters, loads, machine, serving
+from benchmarks.contestants import Contestant
+from benchmarks.peers import contract
+from tests.services.processes import ServerError
+
+WARM_UP_S = 1  # before each burst; after it wrk opens its 64 connections anew, so it is caches that it warms
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """One kind of load on one route."""
+
+    name: str
+    tool: str  # wrk or ab
+    path: str
+    users: int  # 0, or how many users are asked for in turn
+    exchanges: tuple[client.Exchange, ...]
+    counted_requests: int  # one sample under callgrind: about a second for the fastest, ten for the slowest
+
+    def argv(self, port: int, seconds: int) -> list[str]:
+        """The load's command."""
+        if self.tool == "ab":
+            return loads.ab_argv(port, self.path, seconds)
+        return loads.wrk_argv(port, self.path, self.users, seconds)
+
+
+HELLO = Scenario("hello", "wrk", "/hello", 0, serving.HELLO, 2000)
+QUERY = Scenario("query", "wrk", "/users/1", contract.USERS, serving.USERS, 1000)
+HELLO_AB = Scenario("hello, ab -k", "ab", "/hello", 0, serving.HELLO, 0)
+SCENARIOS = (HELLO, QUERY, HELLO_AB)
+
+
+@dataclasses.dataclass(frozen=True)
+class Burst:
+    """One burst of load on one contestant."""
+
+    contestant: str
+    scenario: str
+    round: int
+    load: loads.LoadResult
+    cpu_user_us: float  # a request, of all the server's processes
+    cpu_system_us: float
+    steal_percent: float  # of the server's core
+    others_percent: float  # of the server's core, used by other programs (the load's own core is not counted)
+    instructions_user: float | None  # a request; None where perf has no hardware counters
+    instructions_kernel: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """What was counted once for a contestant and a scenario."""
+
+    contestant: str
+    scenario: str
+    instructions_user: tuple[float, ...] = ()  # a request, one figure a sample; empty where perf counted instead
+    system_calls: float | None = None  # a request
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long and on which cores."""
+
+    rounds: int
+    seconds: int
+    server_core: int
+    scenarios: tuple[Scenario, ...]
+    samples: int = 3  # under callgrind; their spread shows how exact the figure is
+
+
+def say(line: str) -> None:
+    """Progress, apart from the result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def all_up(
+    chosen: Sequence[Contestant], plan: Plan, directory: Path, database_url: str, programs: Path
+) -> Iterator[tuple[list[serving.Contender], dict[str, str]]]:
+    """Start everyone; give those that answer rightly, and why the others are out."""
+    up: list[serving.Contender] = []
+    out: dict[str, str] = {}
+    try:
+        for number, contestant in enumerate(chosen):
+            say(f"starting {contestant.name}")
+            try:
+                contender = serving.Contender(
+                    contestant,
+                    directory / f"open-{number}",
+                    plan.server_core,
+                    database_url=database_url,
+                    programs=programs,
+                )
+            except (serving.WrongAnswerError, ServerError) as error:
+                out[contestant.name] = str(error)
+                say(f"  left out: {error}")
+            else:
+                up.append(contender)
+        yield up, out
+    finally:
+        for contender in up:
+            contender.kill()
+
+
+def rounds(up: Sequence[serving.Contender], plan: Plan, directory: Path) -> Iterator[Burst]:
+    """Every scenario for every contestant, in turn, `plan.rounds` times."""
+    for number in range(1, plan.rounds + 1):
+        for scenario in plan.scenarios:
+            for contender in up:
+                burst = _burst(contender, scenario, number, plan, directory)
+                say(
+                    f"round {number}/{plan.rounds}  {scenario.name:<13} {contender.contestant.name:<18} "
+                    f"{burst.load.requests_per_s:>9,.0f} req/s  p99 {burst.load.p99_ms:6.1f} ms  "
+                    f"CPU {burst.cpu_user_us + burst.cpu_system_us:6.1f} us"
+                )
+                yield burst
+
+
+def _burst(contender: serving.Contender, scenario: Scenario, number: int, plan: Plan, directory: Path) -> Burst:
+    loads.run(scenario.argv(contender.port, WARM_UP_S), WARM_UP_S)
+    argv = scenario.argv(contender.port, plan.seconds)
+    output = directory / "perf.out"
+    if counters.perf_counts_instructions():
+        argv = counters.perf_argv((counters.USER, counters.KERNEL), contender.pids, output, argv)
+    core, cpu = machine.core_times(plan.server_core), contender.cpu_times()
+    text = loads.run(argv, plan.seconds)
+    cpu = contender.cpu_times() - cpu
+    core = machine.core_times(plan.server_core) - core
+    load = loads.parse_ab(text) if scenario.tool == "ab" else loads.parse_wrk(text)
+    requests = max(1, load.requests)
+    counts = counters.parse_perf(output.read_text()) if output.exists() else {}
+    return Burst(
+        contestant=contender.contestant.name,
+        scenario=scenario.name,
+        round=number,
+        load=load,
+        cpu_user_us=cpu.user_s * 1e6 / requests,
+        cpu_system_us=cpu.system_s * 1e6 / requests,
+        steal_percent=100 * core.steal_s / core.total_s,
+        others_percent=max(0.0, 100 * (core.busy_s - cpu.user_s - cpu.system_s) / core.total_s),
+        instructions_user=counts[counters.USER] / requests if counts else None,
+        instructions_kernel=counts[counters.KERNEL] / requests if counts else None,
+    )
+
+
+def system_calls(up: Sequence[serving.Contender], plan: Plan, directory: Path) -> Iterator[Counted]:
+    """System calls a request, counted in a burst of their own since counting them slows every one."""
+    if not counters.perf_counts_syscalls():
+        return
+    for scenario in plan.scenarios:
+        for contender in up:
+            output = directory / "syscalls.out"
+            load = scenario.argv(contender.port, WARM_UP_S)
+            text = loads.run(counters.perf_argv((counters.SYSCALLS,), contender.pids, output, load), WARM_UP_S)
+            seen = loads.parse_ab(text) if scenario.tool == "ab" else loads.parse_wrk(text)
+            calls = counters.parse_perf(output.read_text())[counters.SYSCALLS] / max(1, seen.requests)
+            say(f"system calls  {scenario.name:<13} {contender.contestant.name:<18} {calls:6.2f}")
+            yield Counted(contender.contestant.name, scenario.name, system_calls=calls)
+
+
+def callgrind(
+    contestant: Contestant,
+    plan: Plan,
+    directory: Path,
+    *,
+    database_url: str | None,
+    programs: Path = Path(),
+) -> Iterator[Counted]:
+    """User instructions a request of one contestant, alone under valgrind."""
+    counting = counters.Callgrind(directory / "callgrind")
+    contender = serving.Contender(
+        contestant,
+        directory,
+        plan.server_core,
+        database_url=database_url,
+        programs=programs,
+        callgrind=counting,
+    )
+    try:
+        pids = contender.pids
+        counting_on = False
+        for scenario in plan.scenarios:
+            requests = scenario.counted_requests
+            if requests == 0:
+                continue
+            _exchange(contender, scenario, max(loads.CONNECTIONS * 3, requests // 4))
+            if counting_on:
+                counting.take(pids)
+            else:
+                counting.begin(pids)
+                counting_on = True
+            samples = []
+            for _ in range(plan.samples):
+                _exchange(contender, scenario, requests)
+                samples.append(counting.take(pids) / requests)
+            say(
+                f"callgrind     {scenario.name:<13} {contestant.name:<18} "
+                + "  ".join(f"{sample:,.0f}" for sample in samples)
+            )
+            yield Counted(contestant.name, scenario.name, instructions_user=tuple(samples))
+    finally:
+        contender.kill()
+
+
+def _exchange(contender: serving.Contender, scenario: Scenario, requests: int) -> None:
+    wrong = client.send(contender.port, scenario.exchanges, requests)
+    if wrong:
+        raise serving.WrongAnswerError(
+            f"{contender.contestant.name}: {wrong} of {requests} answers to {scenario.name} were wrong"
+        )

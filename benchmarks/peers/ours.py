@@ -1,0 +1,31 @@
+"""The two answers with tafe.App and tafe.Database, written as the README tells a user to."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import tafe
+from benchmarks.peers import contract
+
+app = tafe.App()
+_url = os.environ.get(contract.DATABASE_URL_VARIABLE)
+db = tafe.Database.from_url(_url, min_size=contract.POOL_SIZE, max_size=contract.POOL_SIZE) if _url else None
+
+
+@app.get("/hello")
+def hello() -> dict[str, Any]:
+    """The 27-byte answer."""
+    return contract.HELLO
+
+
+if db is not None:
+    _fetch_one = db.fetch_one
+
+    @app.get("/users/{id:int}")
+    def user(id: int) -> dict[str, Any]:  # noqa: A002  # the parameter is named as in the path
+        """One row by primary key."""
+        row = _fetch_one(contract.QUERY, (id,))
+        if row is None:
+            raise tafe.NotFound("no such user")
+        return row
