@@ -41,6 +41,10 @@ class Running:
         """Wait until `text` stands in the log."""
         self.wait_until(lambda: text in self.log(), f"saying {text!r}", timeout_s)
 
+    def wait_all_ready(self, timeout_s: float = 15.0) -> None:
+        """Wait until each worker of the start has been ready once; one is enough for `wait_ready`."""
+        self.wait_for_log(" ready after ", timeout_s)
+
     def is_ready(self) -> bool:
         """True if `/-/ready` is answered with 200 within a second."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1.0)

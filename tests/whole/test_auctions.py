@@ -64,7 +64,7 @@ def send(
 
     def run(bodies: list[bytes]) -> Run:
         server = tafe_serve("apps.bidder:app", "--workers", "2", env={"BIDDER_DATABASE_URL": bidder_url})
-        server.wait_workers(2)
+        server.wait_all_ready()
         balancer = nginx(server.port)
         requests = [auction(number, body) for number, body in enumerate(bodies)]
         answers = ask_all(balancer.port, requests, CONNECTIONS, HANG_S)

@@ -47,6 +47,12 @@ def is_right_user(answer: Answer) -> bool:
     return answer.status == 200 and answer.json() == {"id": number, "name": f"user {number}"}
 
 
+def who_answers(port: int) -> int:
+    """The worker that takes a new connection."""
+    with Client(port) as client:
+        return int(client.get("/pid").json()["pid"])
+
+
 def succeeds_again(since: float) -> Callable[[list[Answer]], bool]:
     """True once 200 requests in a row that began after `since` were answered rightly."""
 
@@ -61,7 +67,7 @@ def test_a_killed_database_gives_503_at_once_and_service_returns_with_it(
     mariadb_private: MariaDB, tafe_serve: Callable[..., Running]
 ) -> None:
     server = tafe_serve(APPLICATION, "--workers", "2", env=fill(mariadb_private))
-    server.wait_workers(2)
+    server.wait_all_ready()
     workers = server.worker_pids()
     load = Load(server.port, user_requests, CONNECTIONS, timeout_s=8.0)
     load.wait_for(lambda answers: len(answers) >= 500, 20.0)
@@ -70,14 +76,14 @@ def test_a_killed_database_gives_503_at_once_and_service_returns_with_it(
     killed = time.monotonic()
     time.sleep(3.0)  # long enough for a hang of two seconds to show
     assert not server.is_ready(), "a balancer must learn of it"
+    restarting = time.monotonic()
     mariadb_private.start()
-    back = time.monotonic()
-    load.wait_for(succeeds_again(back), 15.0)
+    load.wait_for(succeeds_again(time.monotonic()), 15.0)
     answers = load.stop()
 
     before = [a for a in answers if a.began_s + a.took_s < killed]
     assert all(is_right_user(a) for a in before), summary(before)
-    down = [a for a in answers if killed <= a.began_s and a.began_s + a.took_s < back]
+    down = [a for a in answers if killed <= a.began_s and a.began_s + a.took_s < restarting]
     assert len(down) >= CONNECTIONS, "requests were answered while it was down"
     assert {a.status for a in down} == {503}, summary(down)
     assert all(a.took_s < DOWN_ANSWER_S for a in answers), max(a.took_s for a in answers)
@@ -100,7 +106,7 @@ def test_a_server_started_while_the_database_is_down_comes_up_with_it(
     environment = fill(mariadb_private)
     mariadb_private.stop()
     server = tafe_serve(APPLICATION, "--workers", "2", env=environment, wait_ready=False)
-    server.wait_for_log("retr", 10.0)
+    server.wait_until(lambda: server.log().count("is not ready") == 2, "waiting for the database")
     workers = server.worker_pids()
     assert len(workers) == 2
     assert not server.is_ready()
@@ -108,8 +114,7 @@ def test_a_server_started_while_the_database_is_down_comes_up_with_it(
     assert server.worker_pids() == workers, "the workers live on"
 
     mariadb_private.start()
-    server.wait_ready(15.0)
-    server.wait_workers(2)
+    server.wait_all_ready()
     assert server.worker_pids() == workers
     answers = ask_all(server.port, [user_requests(number) for number in range(USERS)], 4)
     assert all(is_right_user(a) for a in answers), summary(answers)
@@ -119,16 +124,17 @@ def test_a_worker_replaced_while_the_database_is_down_comes_up_with_it(
     mariadb_private: MariaDB, tafe_serve: Callable[..., Running]
 ) -> None:
     server = tafe_serve(APPLICATION, "--workers", "2", env=fill(mariadb_private))
-    server.wait_workers(2)
+    server.wait_all_ready()
     first, second = server.worker_pids()
     mariadb_private.kill()
     os.kill(first, signal.SIGKILL)
     server.wait_until(lambda: first not in server.worker_pids() and len(server.worker_pids()) == 2, "a new worker")
     replacement = next(pid for pid in server.worker_pids() if pid != second)
 
+    server.wait_for_log(f"worker {replacement} is not ready")
+
     mariadb_private.start()
-    server.wait_ready(15.0)
-    server.wait_workers(2)
+    server.wait_for_log(f"worker {replacement} is ready")
     assert server.worker_pids() == sorted([second, replacement])
     answers = ask_all(server.port, [user_requests(number) for number in range(USERS)] * 4, CONNECTIONS)
     assert all(is_right_user(a) for a in answers), summary(answers)
@@ -167,7 +173,7 @@ def test_a_killed_worker_is_replaced_while_the_others_serve(
     mariadb: MariaDB, tafe_serve: Callable[..., Running]
 ) -> None:
     server = tafe_serve(APPLICATION, "--workers", "3", env=fill(mariadb))
-    server.wait_workers(3)
+    server.wait_all_ready()
     workers = server.worker_pids()
     load = Load(server.port, lambda _: Request("GET", "/pid"), CONNECTIONS)
     load.wait_for(lambda answers: len(answers) >= 300, 10.0)
@@ -177,7 +183,8 @@ def test_a_killed_worker_is_replaced_while_the_others_serve(
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
     server.wait_until(lambda: len(set(server.worker_pids()) - set(workers)) == 1, "a replacement")
-    server.wait_workers(3)
+    (replacement,) = set(server.worker_pids()) - set(workers)
+    server.wait_until(lambda: who_answers(server.port) == replacement, "the replacement answering")
     replaced = time.monotonic()
     load.wait_for(lambda answers: sum(a.began_s > replaced for a in answers) >= 300, 10.0)
     answers = load.stop()

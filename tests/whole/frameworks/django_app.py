@@ -19,6 +19,12 @@ if not settings.configured:
         ALLOWED_HOSTS=["127.0.0.1"],
         ROOT_URLCONF=__name__,
         SECRET_KEY=os.urandom(16).hex(),
+        LOGGING={
+            "version": 1,
+            "disable_existing_loggers": False,
+            "handlers": {"console": {"class": "logging.StreamHandler"}},
+            "root": {"handlers": ["console"]},
+        },
         MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
     )
     django.setup()
