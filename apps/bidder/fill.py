@@ -107,7 +107,8 @@ def main(url: str | None, users: int, campaigns: int, seed: int) -> None:
         if filled
         else f"already there: {users:,} users and {campaigns:,} campaigns"
     )
-    click.echo("next: BIDDER_DATABASE_URL=<the same URL> tafe serve apps.bidder:app --workers 2")
+    if url != default_database_url():
+        click.echo("next: BIDDER_DATABASE_URL=<the same URL> tafe serve apps.bidder:app --workers 2")
 
 
 if __name__ == "__main__":
