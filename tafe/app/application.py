@@ -11,7 +11,8 @@ the application let escape: that is a mistake of the handler's and becomes a log
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from tafe.app import routing
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     from tafe.app.testing import TestClient
 
 H = TypeVar("H", bound=Callable[..., Any])
-E = TypeVar("E", bound=Exception)
+E = TypeVar("E", bound=BaseException)
 
 # nginx's client_max_body_size has the same default; a JSON body of that size takes some 10 ms of the hub to parse.
 MAX_BODY_BYTES = 1024 * 1024
 
-_NO_PARAMS: dict[str, Any] = {}
+_NO_PARAMS: Mapping[str, Any] = MappingProxyType({})  # shared by requests, so nobody may write to it
 
 
 class App:
@@ -170,6 +171,7 @@ class App:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
         method = environ["REQUEST_METHOD"]
+        params: Mapping[str, Any]
         try:
             route, params = self._static[environ["PATH_INFO"]][method], _NO_PARAMS
         except KeyError:

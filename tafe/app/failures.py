@@ -34,11 +34,13 @@ class Failures:
         }
         self._theirs: dict[type[BaseException], Handler] = {}
 
-    def register(self, kind: type[Exception], fn: Handler) -> None:
+    def register(self, kind: object, fn: Handler) -> None:
         """Have `fn(exc, request)` answer exceptions of a type."""
         set_by = f"{name_of(fn)} ({where(fn)})"
-        if not issubclass(kind, Exception):
-            raise UsageError(f"{kind!r} cannot be answered", set_by=set_by, allowed="a subclass of Exception")
+        if not (isinstance(kind, type) and issubclass(kind, Exception | RequestTimeout)):
+            raise UsageError(
+                f"{kind!r} cannot be answered", set_by=set_by, allowed="Exception, RequestTimeout or a subclass"
+            )
         known = self._theirs.get(kind)
         if known is not None:
             raise UsageError(

@@ -26,6 +26,9 @@ MAX_DEPTH = 100
 _LEAST_INT = -(2**63)
 _GREATEST_INT = 2**64 - 1
 
+# MySQL's DECIMAL has 65 digits at most; Decimal("1E9999999") written out would be ten megabytes.
+_MAX_SHOWN_EXPONENT = 100
+
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
@@ -101,7 +104,10 @@ def _holds_decimal(value: Any) -> bool:
 
 def _without_decimals(value: Any) -> Any:
     if isinstance(value, Decimal):
-        return format(value, "f") if value.is_finite() else float(value)  # NaN is refused with its place
+        if not value.is_finite():
+            return float(value)  # refused later, with its place
+        # Without an exponent, as a column shows it, unless that would be a line of zeros.
+        return format(value, "f") if abs(value.adjusted()) <= _MAX_SHOWN_EXPONENT else str(value)
     if isinstance(value, dict):
         return {key: _without_decimals(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -8,7 +8,7 @@ as it is, as browsers do. The path arrives decoded by the server, so `%2F` canno
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -49,7 +49,7 @@ class Request:
     )
 
     def __init__(
-        self, environ: WSGIEnvironment, route: Route, path_params: dict[str, Any], max_body_bytes: int
+        self, environ: WSGIEnvironment, route: Route, path_params: Mapping[str, Any], max_body_bytes: int
     ) -> None:
         self.environ = environ
         self.route = route
@@ -60,7 +60,7 @@ class Request:
         self.deferred: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] | None = None
 
     def __repr__(self) -> str:
-        return f"<Request {self.method} {self.route.label}>"
+        return f"<Request {self.route.label}>"
 
     def __getattr__(self, name: str) -> Any:
         # Reached only while a lazy slot is empty: seven assignments less for the request that asks for nothing.

@@ -36,7 +36,7 @@ Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 class Response:
-    """What the client gets.
+    """What the client gets, once: a hook may change it, so make one a request.
 
     `body`: dict, list, int, float or bool is written as JSON, str as text, bytes as they are, None is empty; any
     other iterable of bytes or str is streamed, one chunk an item. `status`: 200 to 599. `headers` may name a

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -96,8 +96,8 @@ def parse(template: object, set_by: str) -> tuple[str | Parameter, ...]:
 
     if not isinstance(template, str) or not template.startswith("/"):
         raise bad("does not start with a slash", try_=f"'/{str(template).lstrip('/')}'")
-    if any(mark in template for mark in "?#\\ \t\r\n"):
-        raise bad("holds a character that no path has", "a path without a query, a fragment or white space")
+    if any(mark in template for mark in "?#%\\ \t\r\n"):
+        raise bad("holds a character that no path has", "a path without query, fragment, escapes and white space")
     segments: list[str | Parameter] = []
     texts = template[1:].split("/")
     for position, text in enumerate(texts):
@@ -201,7 +201,8 @@ class Table:
 def check_methods(methods: Any, set_by: str) -> tuple[str, ...]:
     """The methods as a tuple; `UsageError` unless each is a method as it is written in a request."""
     allowed = "a list of methods in upper case, as in ['GET', 'POST']"
-    if isinstance(methods, str) or not methods:
+    methods = tuple(methods) if isinstance(methods, Iterable) and not isinstance(methods, str) else methods
+    if not isinstance(methods, tuple) or not methods:
         raise UsageError(f"methods={methods!r} is not a list of methods", set_by=set_by, allowed=allowed)
     for method in methods:
         if not isinstance(method, str) or _METHOD.fullmatch(method) is None:
