@@ -18,6 +18,34 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# The server, from the top down: a module imports from the rows below its own, or within its own package. What an
+# application uses (APPLICATION) is in no row, so nothing here may import it.
+LAYERS = (
+    {"__main__"},
+    {"cli"},
+    {"master"},
+    {"children", "reload"},
+    {"worker"},
+    {"stock", "readiness", "health", "profiling"},
+    {"server"},
+    {"connection"},
+    {"wsgi"},
+    {"body"},
+    {"http1"},
+    {"load", "resolve", "listeners", "scoreboard", "generations", "greenlets", "deadlines"},
+    {"settings"},
+    {"values", "limits", "lifecycle"},
+    {"errors"},
+)
+# What an application imports, and what each part of that may import besides itself.
+APPLICATION = {
+    "app": {"errors"},
+    "db": {"errors", "lifecycle"},
+    "offloading": {"app", "errors", "lifecycle"},
+}
+# What applications in apps/ may use: the public names, and the errors to raise and to catch.
+PUBLIC = {"tafe", "tafe.errors"}
+
 
 @dataclass(frozen=True)
 class Import:
@@ -81,15 +109,89 @@ def _top(module: str) -> str:
     return module.partition(".")[0]
 
 
+def _part(module: str) -> str:
+    """`tafe.http1.head` -> `http1`; empty for `tafe` itself."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def _may_import(importer: str, imported: str) -> bool:
+    """Both are parts of tafe."""
+    if importer == imported:
+        return True
+    if importer in APPLICATION:
+        return imported in APPLICATION[importer]
+    row = {name: number for number, names in enumerate(LAYERS) for name in names}
+    return imported in row and row[importer] < row[imported]
+
+
+def test_each_module_of_tafe_has_a_place_in_the_table() -> None:
+    parts = {_part(_module_of(path)) for path in _files("tafe")} - {""}
+    assert parts == set().union(*LAYERS) | set(APPLICATION)
+
+
+def test_imports_within_tafe_go_one_way() -> None:
+    wrong = [
+        str(found)
+        for path in _files("tafe")
+        if (importer := _part(_module_of(path)))
+        for found in imports_of(path)
+        if not found.typing_only and found.module.startswith("tafe.") and not _may_import(importer, _part(found.module))
+    ]
+    assert wrong == []
+
+
+def test_importing_tafe_imports_nothing_else_of_it() -> None:
+    at_import = [found for found in imports_of(ROOT / "tafe" / "__init__.py") if not (found.late or found.typing_only)]
+    assert [str(found) for found in at_import if _top(found.module) not in sys.stdlib_module_names] == []
+
+
+def test_applications_use_the_public_interface() -> None:
+    wrong = [
+        str(found)
+        for path in _files("apps")
+        for found in imports_of(path)
+        if _top(found.module) == "tafe" and found.module not in PUBLIC
+    ]
+    assert wrong == []
+
+
+def test_the_rules_see_every_kind_of_import(tmp_path: Path) -> None:
+    source = tmp_path / "package" / "module.py"
+    source.parent.mkdir()
+    source.write_text(
+        "import os.path, json\n"
+        "from . import sibling\n"
+        "from ..other import name\n"
+        "if TYPE_CHECKING:\n    import typed\n"
+        "try:\n    from tafe import db\nexcept ImportError:\n    pass\n"
+        "def late():\n    from tafe.db import Database\n"
+    )
+    found = {(one.module, one.late, one.typing_only) for one in imports_of(source, tmp_path)}
+    assert found == {
+        ("os.path", False, False),
+        ("json", False, False),
+        ("package", False, False),
+        ("other", False, False),
+        ("typed", False, True),
+        ("tafe.db", False, False),
+        ("tafe.db", True, False),
+    }
+
+
 def test_the_profiler_imports_the_standard_library_greenlet_and_gevent_alone() -> None:
     allowed = sys.stdlib_module_names | {"profiler", "greenlet", "gevent"}
     wrong = [
         str(found)
         for path in _files("profiler")
         for found in imports_of(path)
-        if _top(found.module) not in allowed and not (found.late and _top(found.module) != "tafe")
+        if _top(found.module) not in allowed and not _is_late_renderer_import(found)
     ]
     assert wrong == []
+
+
+def _is_late_renderer_import(found: Import) -> bool:
+    """A renderer may load a library when it is asked to render, but nothing of the server."""
+    return found.late and found.path.is_relative_to(ROOT / "profiler" / "render") and _top(found.module) != "tafe"
 
 
 def test_only_tafe_profiling_imports_the_profiler() -> None:
