@@ -4,7 +4,7 @@ For C code that releases the GIL, drivers with sockets of their own, file work: 
 goes on. Python code on the CPU holds the GIL and gains nothing here.
 The pool is this module's own, so that it cannot starve gevent's (which resolves names), and bounded: beyond `size`
 running and `queue` waiting calls the answer is `Unavailable` (503), because a queue that only grows serves everybody
-late. It starts at first use, which is after the fork, and the worker closes it as a `lifecycle` resource.
+late. It starts at first use, which is after the fork, and `App.worker_stop` closes it.
 A thread cannot be interrupted. When the caller stops waiting (a timeout, a kill), a call that has not started never
 will; a running one goes on to its end, keeps its thread until then, and is counted in `abandoned`.
 Callable from any greenlet of the thread that used it first, which in a worker is the only one with a hub.
@@ -16,7 +16,6 @@ import contextvars
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tafe import lifecycle
 from tafe.app.binding import name_of
 from tafe.app.deadline import Deadline
 from tafe.errors import Unavailable, UsageError
@@ -60,9 +59,6 @@ class _Call:
 
 class Offload:
     """`tafe.offload`: call a function in a native thread. `in_flight` and `abandoned` are counts of calls."""
-
-    name = "offload threads"
-    ready = True
 
     def __init__(self) -> None:
         self._size = SIZE
@@ -127,12 +123,8 @@ class Offload:
     def _start(self) -> ThreadPool:
         from gevent.threadpool import ThreadPool
 
-        self._pool = pool = ThreadPool(self._size)
-        lifecycle.register(self)
-        return pool
-
-    def open(self) -> None:
-        """Nothing to open: the threads start when they are needed."""
+        self._pool = ThreadPool(self._size)
+        return self._pool
 
     def close(self) -> None:
         """End the threads; those that are busy for longer than a second are left to the end of the process."""
@@ -140,7 +132,6 @@ class Offload:
 
         if self._pool is None:
             return
-        lifecycle.unregister(self)
         pool, self._pool = self._pool, None
         with Timeout(CLOSE_TIMEOUT_S, False):
             pool.kill()

@@ -11,6 +11,7 @@ the application let escape: that is a mistake of the handler's and becomes a log
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -148,13 +149,19 @@ class App:
     # For the worker and tools
 
     def worker_start(self) -> None:
-        """Run the start hooks; raises what one of them raised, or `TimeoutError` naming it."""
+        """Run the start hooks; raises what one of them raised, or `TimeoutError` naming it.
+
+        Called again after a failure, it goes on with the hook that failed.
+        """
         self._worker_hooks.run_start()
 
     def worker_stop(self) -> None:
-        """Wait for deferred work, then run the stop hooks; failures are logged."""
+        """Wait for deferred work, run the stop hooks, end the threads of `tafe.offload`; failures are logged."""
         self._deferred.join(STOP_DEADLINE_S)
         self._worker_hooks.run_stop()
+        offloading = sys.modules.get("tafe.offloading")  # absent if the application has no use for it
+        if offloading is not None:
+            offloading.offload.close()
 
     def routes(self) -> list[RouteInfo]:
         """Every handler with its methods, template and `file:line`, in order of registration."""

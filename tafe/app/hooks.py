@@ -1,7 +1,8 @@
 """What an application asks to run around its worker's life, and after its answers.
 
 Start hooks run in the order of registration, before the worker is ready; the first that fails or outlives its
-deadline stops the start. Stop hooks run in the opposite order, each whatever became of the others.
+deadline stops the start, and a worker that tries again (its database was down) goes on with that one. Stop hooks run
+in the opposite order, each whatever became of the others.
 Deferred work runs in a greenlet of its own under a TAFE worker, so that the next request on the same connection does
 not wait for it (a balancer reuses the connection it used last); the worker's stop waits for it. Under any other WSGI
 server, where nothing may run greenlets, it runs in the `close()` of the answer.
@@ -53,6 +54,7 @@ class WorkerHooks:
 
     start: list[_Hook] = field(default_factory=list)
     stop: list[_Hook] = field(default_factory=list)
+    _started: int = 0  # start hooks that have run
 
     def add_start(self, fn: Callable[[], object], deadline_s: float) -> None:
         """Run `fn` when the worker starts."""
@@ -64,11 +66,13 @@ class WorkerHooks:
 
     def run_start(self) -> None:
         """Run the start hooks; raises what a hook raised, with a note that names it, or `TimeoutError`."""
-        for hook in self.start:
-            hook.run("start")
+        while self._started < len(self.start):
+            self.start[self._started].run("start")
+            self._started += 1
 
     def run_stop(self) -> None:
         """Run the stop hooks; what they raise is logged."""
+        self._started = 0
         for hook in reversed(self.stop):
             try:
                 hook.run("stop")

@@ -154,6 +154,11 @@ def test_every_answer_satisfies_the_wsgi_validator_of_the_standard_library() -> 
     app.get("/fails")(lambda: 1 / 0)
     strict = validator(app)
     started: list[str] = []
+
+    def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
+        started.append(status)
+        return lambda data: None
+
     for method, path, body in (
         ("POST", "/json", b'{"a":1}'),
         ("POST", "/json", b"{"),
@@ -185,7 +190,7 @@ def test_every_answer_satisfies_the_wsgi_validator_of_the_standard_library() -> 
             "wsgi.run_once": False,
         }
         started.clear()
-        result = strict(environ, lambda status, headers, exc_info=None: started.append(status) or (lambda data: None))
+        result: Any = strict(environ, start_response)
         list(result)
         result.close()
         assert len(started) == 1

@@ -138,7 +138,13 @@ def test_a_default_makes_a_query_value_optional() -> None:
     app = tafe.App()
 
     @app.get("/x")
-    def handler(page: int = 1, name: str | None = None, tags: list[str] = [], old: Optional[int] = 3, text="t") -> Any:  # noqa: B006, UP045
+    def handler(  # type: ignore[no-untyped-def]  # `text` is a str without saying so
+        page: int = 1,
+        name: str | None = None,
+        tags: list[str] = [],  # noqa: B006
+        old: Optional[int] = 3,  # noqa: UP045
+        text="t",
+    ) -> Any:
         return {"page": page, "name": name, "tags": tags, "old": old, "text": text}
 
     client = app.test_client()

@@ -178,6 +178,26 @@ def test_a_start_hook_that_fails_ends_the_start_with_its_name() -> None:
     assert later == []
 
 
+def test_a_start_that_is_tried_again_goes_on_with_the_hook_that_failed() -> None:
+    app = tafe.App()
+    order: list[str] = []
+    app.on_start(lambda: order.append("first"))
+
+    @app.on_start
+    def needs_database() -> None:
+        order.append("second")
+        if order.count("second") == 1:
+            raise tafe.Unavailable("database down")
+
+    with pytest.raises(tafe.Unavailable):
+        app.worker_start()
+    app.worker_start()
+    assert order == ["first", "second", "second"]
+    app.worker_stop()
+    app.worker_start()  # a new life, as in a second test
+    assert order[3:] == ["first", "second"]
+
+
 def test_a_start_hook_that_outlives_its_deadline_is_named() -> None:
     app = tafe.App()
 
@@ -229,7 +249,7 @@ def deferring(*jobs: Any) -> tafe.App:
 def test_deferred_work_runs_in_order_when_the_answer_was_sent() -> None:
     done: list[Any] = []
     app = deferring(lambda id_, twice: done.append((1, twice)), lambda id_, twice: done.append((2, twice)))
-    result: Any = app({"REQUEST_METHOD": "GET", "PATH_INFO": "/x"}, lambda *_: None)
+    result: Any = app({"REQUEST_METHOD": "GET", "PATH_INFO": "/x"}, lambda *_: print)
     assert list(result) == [b'{"ok":true}']
     assert done == []
     result.close()

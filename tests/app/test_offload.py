@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,6 @@ import gevent
 import pytest
 
 import tafe
-from tafe import lifecycle
 from tafe.errors import UsageError
 from tafe.offloading import Offload
 
@@ -162,15 +162,15 @@ def test_the_callers_context_is_copied_into_the_thread(pool: Any) -> None:
     assert offload(VARIABLE.get) == "unset"
 
 
-def test_the_pool_starts_at_first_use_and_is_closed_with_the_worker(pool: Any) -> None:
-    offload = pool()
-    assert offload not in lifecycle.resources()
-    offload(len, "")
-    assert offload in lifecycle.resources()
-    offload.close()
-    assert offload not in lifecycle.resources()
-    offload.close()
-    assert offload(len, "a") == 1  # and starts anew where it is needed again
+def test_the_threads_end_with_the_worker_and_start_anew_where_they_are_needed() -> None:
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    before = threads()
+    for _ in range(2):
+        with tafe.App().test_client():
+            assert tafe.offload(threads) == before + 1
+        until(lambda: threads() == before)
 
 
 def test_close_does_not_wait_for_a_stuck_thread(pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
