@@ -8,6 +8,7 @@ another seed are asked for. Two fills of one database at the same time are not g
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from itertools import islice
@@ -90,6 +91,7 @@ def main(url: str | None, users: int, campaigns: int, seed: int) -> None:
     url = url or Config.from_environ().database_url
     if url == default_database_url():
         (CHECKOUT / ".run").mkdir(exist_ok=True)
+    logging.getLogger("tafe").addHandler(logging.NullHandler())  # what goes wrong is said once, below
     began_s = time.monotonic()
     try:
         db = Database.from_url(url, min_size=1, max_size=1)

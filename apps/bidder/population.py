@@ -53,7 +53,7 @@ def _campaign(number: int, rng: random.Random) -> Row:
     cents = rng.randint(5, 90) if contextual else rng.randint(50, 600)
     return (
         number,
-        CONTEXTUAL if contextual else int(rng.random() ** 2 * SEGMENTS) + 1,
+        CONTEXTUAL if contextual else rng.randint(1, SEGMENTS),
         int(rng.random() < 0.95),
         rng.choice(_COUNTRIES),
         cents * MICROS // 100,

@@ -196,12 +196,13 @@ def _bought(rng: random.Random) -> Iterator[Case]:
         yield _case(name, request(imp("banner", pmp=deal())) | more, 200)
     for path in sorted(path for path in CHECKED if path.count(".") == 0 and "[" not in path and path not in REQUIRED):
         yield _case(f"null for {path}", request(imp("banner", pmp=deal())) | {path: None}, 200)
-    for name, odd in {"ext": [None, "text", 98, [], {}], "secure": [None, "yes"], "tagid": [None, 5]}.items():
-        for value in odd:
-            yield _case(f"imp.{name} is {value!r}", request(imp("banner", pmp=deal(), **{name: value})), 200)
+    odd: dict[str, list[Json]] = {"ext": [None, "text", 98, [], {}], "secure": [None, "yes"], "tagid": [None, 5]}
+    for name, values in odd.items():
+        for value in values:
+            yield _case(f"imp.{name} is {value!r}", request(imp("banner", pmp=deal()) | {name: value}), 200)
     for kind in ("video", "audio", "native", "banner"):
         other = "video" if kind == "banner" else "banner"
-        yield _case(f"null for {kind} beside {other}", request(imp(other, pmp=deal(), **{kind: None})), 200)
+        yield _case(f"null for {kind} beside {other}", request(imp(other, pmp=deal()) | {kind: None}), 200)
     twice = json.dumps(json.dumps(native_markup()))
     for name, text in {"encoded twice": twice, "wrapped": json.dumps({"native": native_markup()})}.items():
         yield _case(f"native markup {name}", request({"id": "1", "native": {"request": text}, "pmp": deal()}), 200)
