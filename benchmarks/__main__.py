@@ -60,7 +60,7 @@ def main(
     cores = _prepare(only)
     if set_ratchet:
         with tempfile.TemporaryDirectory() as directory:
-            ratchet.store(ratchet.count(Path(directory), cores[0]))
+            ratchet.store(ratchet.count(Path(directory), cores))
         return
     chosen = [contestant for contestant in contestants.CONTESTANTS if not only or contestant.name in only]
     scenarios: tuple[measure.Scenario, ...] = measure.SCENARIOS
@@ -69,7 +69,7 @@ def main(
         scenarios = tuple(
             dataclasses.replace(scenario, counted_requests=scenario.counted_requests // 5) for scenario in scenarios
         )
-    plan = measure.Plan(rounds, seconds, cores[0], scenarios)
+    plan = measure.Plan(rounds, seconds, *cores, scenarios)
     programs = Path() if all(contestant.ours for contestant in chosen) else environment.ensure()
     result = _measure(chosen, plan, programs, use_callgrind=not no_callgrind)
     output = output or (_QUICK_RESULT if quick else _RESULTS / f"{result['date'][:10]}.json")

@@ -61,8 +61,9 @@ class Burst:
     load: loads.LoadResult
     cpu_user_us: float  # a request, of all the server's processes
     cpu_system_us: float
-    steal_percent: float  # of the server's core
-    others_percent: float  # of the server's core, used by other programs (the load's own core is not counted)
+    busy_percent: float  # of the server's core, used by the server; well below 100: it waited for load or database
+    others_percent: float  # of the server's core, used by other programs
+    steal_percent: float  # taken by the hypervisor from the core, server's or load's, that lost more
     instructions_user: float | None  # a request; None where perf has no hardware counters
     instructions_kernel: float | None
 
@@ -84,6 +85,7 @@ class Plan:
     rounds: int
     seconds: int
     server_core: int
+    load_core: int
     scenarios: tuple[Scenario, ...]
     samples: int = 3  # under callgrind; their spread shows how exact the figure is
 
@@ -142,10 +144,11 @@ def _burst(contender: serving.Contender, scenario: Scenario, number: int, plan: 
     output = directory / "perf.out"
     if counters.perf_counts_instructions():
         argv = counters.perf_argv((counters.USER, counters.KERNEL), contender.pids, output, argv)
-    core, cpu = machine.core_times(plan.server_core), contender.cpu_times()
+    cores = (plan.server_core, plan.load_core)
+    before, cpu_before = [machine.core_times(core) for core in cores], contender.cpu_times()
     text = loads.run(argv, plan.seconds)
-    cpu = contender.cpu_times() - cpu
-    core = machine.core_times(plan.server_core) - core
+    cpu = contender.cpu_times() - cpu_before
+    core, load_core = (machine.core_times(core) - then for core, then in zip(cores, before, strict=True))
     load = loads.parse_ab(text) if scenario.tool == "ab" else loads.parse_wrk(text)
     requests = max(1, load.requests)
     counts = counters.parse_perf(output.read_text()) if output.exists() else {}
@@ -156,8 +159,9 @@ def _burst(contender: serving.Contender, scenario: Scenario, number: int, plan: 
         load=load,
         cpu_user_us=cpu.user_s * 1e6 / requests,
         cpu_system_us=cpu.system_s * 1e6 / requests,
-        steal_percent=100 * core.steal_s / core.total_s,
+        busy_percent=100 * (cpu.user_s + cpu.system_s) / core.total_s,
         others_percent=max(0.0, 100 * (core.busy_s - cpu.user_s - cpu.system_s) / core.total_s),
+        steal_percent=max(100 * each.steal_s / each.total_s for each in (core, load_core)),
         instructions_user=counts[counters.USER] / requests if counts else None,
         instructions_kernel=counts[counters.KERNEL] / requests if counts else None,
     )

@@ -26,10 +26,10 @@ def release() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def count(directory: Path, core: int) -> int:
+def count(directory: Path, cores: tuple[int, int]) -> int:
     """User instructions of one hello, profiler on; takes about ten seconds."""
     scenario = dataclasses.replace(measure.HELLO, counted_requests=_REQUESTS)
-    plan = measure.Plan(rounds=0, seconds=0, server_core=core, scenarios=(scenario,), samples=2)
+    plan = measure.Plan(rounds=0, seconds=0, server_core=cores[0], load_core=cores[1], scenarios=(scenario,), samples=2)
     (counted,) = measure.callgrind(contestants.CONTESTANTS[0], plan, directory, database_url=None)
     return round(statistics.mean(counted.instructions_user))
 

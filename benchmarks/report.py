@@ -57,8 +57,9 @@ def _figure(mine: Sequence[Burst], counts: Sequence[Counted], reference: Mapping
         "cpu_system_us": _spread(mine, lambda burst: burst.cpu_system_us),
         "instructions": _instructions(mine, counts),
         "system_calls": round(calls[0], 2) if calls else None,
-        "steal_percent": _spread(mine, lambda burst: burst.steal_percent),
+        "busy_percent": _spread(mine, lambda burst: burst.busy_percent),
         "others_percent": _spread(mine, lambda burst: burst.others_percent),
+        "steal_percent": _spread(mine, lambda burst: burst.steal_percent),
         "requests": requests,
         "errors": sum(burst.load.errors for burst in mine),
         "kept_alive_ratio": round(sum(kept) / max(1, requests), 3) if kept else None,
@@ -150,7 +151,7 @@ def tables(document_: Mapping[str, Any]) -> str:
 def _table(figures_: Sequence[Mapping[str, Any]]) -> list[str]:
     by_ab = figures_[0]["kept_alive_ratio"] is not None
     heads = ["server", "instructions", "x tafe", "CPU us", "of it kernel", "system calls", "req/s", "x tafe"]
-    heads += ["p50 ms", "p99 ms", "steal %", "others %", "errors"]
+    heads += ["p50 ms", "p99 ms", "busy %", "others %", "steal %", "errors"]
     reference = next((_total(f) for f in figures_ if f["contestant"] == OURS), 0)
     if by_ab:
         heads = [*heads[:1], *heads[3:], "kept alive"]
@@ -170,8 +171,9 @@ def _table(figures_: Sequence[Mapping[str, Any]]) -> list[str]:
             "-" if ratio is None else f"{ratio:.2f}",
             f"{figure['p50_ms']['median']:.2f}",
             f"{p99['median']:.1f} ({p99['min']:.1f}-{p99['max']:.1f})",
-            f"{figure['steal_percent']['max']:.1f}",
+            f"{figure['busy_percent']['median']:.0f}",
             f"{figure['others_percent']['max']:.1f}",
+            f"{figure['steal_percent']['max']:.1f}",
             f"**{figure['errors']}**" if figure["errors"] else "0",
         ]
         if by_ab:

@@ -90,7 +90,9 @@ def test_callgrind_counts_a_server_s_requests_alike_each_time(tmp_path: Path) ->
             "stand-in", (), "", lambda launch, source=source: [sys.executable, "-S", "-c", source, str(launch.port)]
         )
         scenario = dataclasses.replace(measure.HELLO, counted_requests=100)
-        plan = measure.Plan(rounds=0, seconds=0, server_core=_cores()[0], scenarios=(scenario,), samples=2)
+        plan = measure.Plan(
+            rounds=0, seconds=0, server_core=_cores()[0], load_core=_cores()[1], scenarios=(scenario,), samples=2
+        )
         (counted,) = measure.callgrind(stand_in, plan, tmp_path / str(turns), database_url=None)
         first, second = counted.instructions_user
         assert second == pytest.approx(first, rel=0.03)

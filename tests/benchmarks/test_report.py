@@ -16,7 +16,7 @@ PEER = CONTESTANTS[2]
 
 def burst(contestant: str, number: int, requests_per_s: float, **changes: Any) -> Burst:
     load = LoadResult(requests=1000, requests_per_s=requests_per_s, p50_ms=1.0, p99_ms=2.0, errors=0)
-    plain = Burst(contestant, HELLO.name, number, load, 30.0, 10.0, 0.0, 0.0, None, None)
+    plain = Burst(contestant, HELLO.name, number, load, 30.0, 10.0, 99.0, 0.0, 0.0, None, None)
     return dataclasses.replace(plain, **changes)
 
 
