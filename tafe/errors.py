@@ -62,10 +62,20 @@ class HTTPError(TafeError):
         self.headers: dict[str, str] = dict(headers or {})
 
 
+# Python 3.13 renamed the last four after RFC 9110; what programs compare must not depend on the interpreter.
+_CODES = {
+    500: "internal_error",
+    413: "content_too_large",
+    414: "uri_too_long",
+    416: "range_not_satisfiable",
+    422: "unprocessable_content",
+}
+
+
 def _code_of(status: int) -> str:
     """A status' phrase as a word for programs: 409 is `conflict`."""
     try:
-        return "internal_error" if status == 500 else HTTPStatus(status).name.lower()
+        return _CODES.get(status) or HTTPStatus(status).name.lower()
     except ValueError:
         return "error"
 

@@ -61,6 +61,7 @@ def test_a_status_without_content_is_sent_without_a_body(status: int) -> None:
         ({1, 2}, "set cannot be answered"),
         (object(), "object cannot be answered"),
         (range(3), "range cannot be answered"),
+        ((5j, 200), "complex cannot be answered"),
         (("a",), "not as 1 parts"),
         (("a", 200, {}), "not as 3 parts"),
         (("a", "200"), "a status is a whole number from 200 to 599, not '200'"),
@@ -112,6 +113,11 @@ def test_a_header_that_may_not_be_sent_is_refused_where_it_is_set(name: Any, val
         with pytest.raises((TypeError, ValueError)):
             set_it(name, value)
     assert response.headers == before
+
+
+def test_a_body_that_is_nothing_sendable_is_refused() -> None:
+    with pytest.raises(TypeError, match="complex cannot be a body"):
+        tafe.Response(5j)  # type: ignore[arg-type]
 
 
 def test_headers_are_added_and_replaced_whatever_their_case() -> None:

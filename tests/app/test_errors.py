@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 from typing import Any
 
 import gevent
@@ -34,6 +35,7 @@ def raising(exc: BaseException | type[BaseException]) -> tafe.App:
         (tafe.HTTPError(402, "pay"), 402, "payment_required", "pay"),
         (tafe.HTTPError(418, "pot", code="teapot"), 418, "teapot", "pot"),
         (tafe.HTTPError(499, "odd"), 499, "error", "odd"),
+        (tafe.HTTPError(422, "no"), 422, "unprocessable_content", "no"),
         (tafe.HTTPError(503, "full"), 503, "service_unavailable", "full"),
         (tafe.Unavailable("later"), 503, "unavailable", "later"),
         (errors.PoolTimeout("busy"), 503, "database_busy", "busy"),
@@ -237,6 +239,28 @@ def test_a_timeout_of_the_handlers_own_is_told_from_the_routes() -> None:
             return "mine"
 
     assert app.test_client().get("/x").text == "mine"
+
+
+def test_a_timeout_of_the_handlers_own_that_escapes_a_timed_route_is_a_500() -> None:
+    app = tafe.App()
+
+    @app.get("/x", timeout_s=30)
+    def handler() -> None:
+        with gevent.Timeout(0.001):
+            gevent.sleep(60)
+
+    assert app.test_client().get("/x").status == 500
+
+
+def test_a_budget_spent_without_yielding_is_found_at_the_next_chance() -> None:
+    app = tafe.App()
+
+    @app.get("/x", timeout_s=0.01)
+    def handler() -> Any:
+        time.sleep(0.02)  # unpatched, as in code that blocks the hub: it cannot be interrupted
+        return iter(["never"])
+
+    assert app.test_client().get("/x").status == 504
 
 
 def test_the_body_is_read_outside_the_routes_timeout() -> None:

@@ -243,6 +243,15 @@ def test_an_answer_nested_beyond_reason_is_an_error_and_no_crash(caplog: pytest.
     assert "nested too deeply" in caplog.text
 
 
+def test_what_an_objects_own_json_raises_is_kept() -> None:
+    class Own:
+        def __json__(self) -> str:
+            raise ValueError("its own")
+
+    with pytest.raises(ValueError, match=r"^its own$"):
+        jsontext.encode([Own()])
+
+
 def test_keys_are_written_as_their_text() -> None:
     assert json.loads(jsontext.encode({1: "a", None: "b", 1.5: "c", datetime.date(2024, 1, 2): "d"})) == {
         "1": "a",
