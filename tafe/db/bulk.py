@@ -7,11 +7,11 @@ Pure: makes text only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from tafe.db.sql import Statement
+from tafe.db.sql import Statement, check
 
 # A batch is built without yielding: 64 KiB is about 1,000 short rows, some 3 ms. Larger ones gain little,
 # and every server's max_allowed_packet (at least 1 MiB) holds it unless a single row does not fit.
@@ -24,19 +24,21 @@ _END = re.compile(r"([^()]*\))(\s*(?:ON\s+DUPLICATE\s+KEY\s+UPDATE\b.*)?;?\s*)\Z
 
 def batches(
     statement: Statement,
-    rows: Sequence[Sequence[Any]],
+    rows: Iterable[Sequence[Any]],
     literals: Callable[[Sequence[Any]], tuple[str, ...]],
 ) -> Iterator[str]:
-    """Yield the statements that insert `rows`; `literals` escapes one row."""
+    """Check `rows` and yield the statements that insert them; `literals` escapes one row."""
     parts = _parts(statement)
     if parts is None:
         for row in rows:
+            check(statement, row)
             yield statement.text % literals(row) if row else statement.text
         return
     prefix, group, suffix = parts
     groups: list[str] = []
     size = 0
     for row in rows:
+        check(statement, row)
         text = group % literals(row)
         if groups and size + len(text) > BATCH_BYTES:
             yield f"{prefix}{','.join(groups)}{suffix}"
@@ -53,9 +55,11 @@ def _parts(statement: Statement) -> tuple[str, str, str] | None:
 
     All parameters must stand in one group without inner parentheses: anything else is rare, and slow is safe.
     """
+    if not statement.parameters:
+        return None
     first, *middle, last = statement.pieces
     start, end = _VALUES.match(first), _END.match(last)
-    if not _INSERT.match(first) or not statement.parameters or start is None or end is None:
+    if not _INSERT.match(first) or start is None or end is None:
         return None
     if any("(" in piece or ")" in piece for piece in middle):
         return None

@@ -12,7 +12,7 @@ discarded, its place in the queue passed on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from tafe import lifecycle
@@ -117,7 +117,6 @@ class Database(Queries):
     def close(self) -> None:
         """Close idle connections at once and the others when they come back; never raises."""
         self._pool.close()
-        self._driver.close()
 
     def transaction(self) -> Transaction:
         """A block that is done wholly or not at all: `with db.transaction() as tx: tx.execute(...)`.
@@ -144,9 +143,10 @@ class Database(Queries):
             )
         return value
 
-    def _run_many(self, statement: Statement, rows: list[Sequence[Any]]) -> Result:
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> Result:
+        """As `Queries.execute_many`, in a transaction of its own."""
         with self.transaction() as tx:
-            return tx._run_many(statement, rows)  # noqa: SLF001  (the rows are checked already)
+            return tx.execute_many(sql, rows)
 
 
 def _whole(setting: str, value: Any, low: int, high: int) -> int:

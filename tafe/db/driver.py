@@ -8,7 +8,7 @@ A driver translates every foreign exception, so that three kinds come out:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tafe.db.sql import Statement
@@ -18,7 +18,10 @@ Row = dict[str, Any]
 
 
 class Result(NamedTuple):
-    """What a statement did: rows inserted, deleted or matched by an UPDATE; the last generated key, 0 if none."""
+    """What a statement did: rows inserted, deleted or matched by an UPDATE; the last generated key, 0 if none.
+
+    (SQLite counts a key that was given as generated, MySQL does not.)
+    """
 
     rowcount: int
     last_id: int
@@ -56,8 +59,8 @@ class Connection(Protocol):
         """Run a statement and return what it did."""
         ...
 
-    def execute_many(self, statement: Statement, rows: Sequence[Sequence[Any]]) -> Result:
-        """Run a statement once for each row of parameters; the caller has begun a transaction."""
+    def execute_many(self, statement: Statement, rows: Iterable[Sequence[Any]]) -> int:
+        """Run a statement for each row of parameters, which it checks; return the rowcount. In a transaction only."""
         ...
 
     def begin(self) -> None: ...
@@ -93,8 +96,4 @@ class Driver(Protocol):
 
     def connect(self) -> Connection:
         """Return a new connection, or raise `DatabaseUnavailable` within the connect timeout."""
-        ...
-
-    def close(self) -> None:
-        """Let go of what the connections shared; never raises."""
         ...

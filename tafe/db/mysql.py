@@ -14,8 +14,9 @@ Warnings and further result sets of a stored procedure are dropped.
 
 from __future__ import annotations
 
+import select
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -39,6 +40,7 @@ _IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
 _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 # The kernel's poll, since the patched one would wait on the hub.
 _poll = monkey.get_original("select", "poll")
+_READABLE = select.POLLIN
 
 # Numbers after which a connection is useless, in the words for the one who asked. (PyMySQL's constants lack some.)
 _LOST = {
@@ -126,8 +128,8 @@ class _Wire(PyMySQLConnection):
         if self._sock is None:
             return True
         poll = _poll()
-        poll.register(self._sock.fileno())
-        return any(events & ~4 for _, events in poll.poll(0))  # 4: POLLOUT, always
+        poll.register(self._sock.fileno(), _READABLE)
+        return bool(poll.poll(0))
 
     def drop(self) -> None:
         """Close the socket without saying goodbye."""
@@ -180,9 +182,6 @@ class MySQLDriver:
         wire.set_read_timeout(self._read_timeout_s)
         return MySQLConnection(wire, self._name, self._read_timeout_s)
 
-    def close(self) -> None:
-        """Nothing is shared."""
-
 
 class MySQLConnection:
     """One connection; see `driver.Connection`."""
@@ -203,7 +202,7 @@ class MySQLConnection:
         return wire.open and wire.server_status & (_IN_TRANSACTION | _AUTOCOMMIT) == _AUTOCOMMIT
 
     def rows(self, statement: sql_.Statement, params: Sequence[Any], limit: int | None) -> list[Row]:
-        result = self._run(self._bound(statement, params))
+        result = self._ask(statement, params)
         if result.description is None:
             return []
         names = [column[0] for column in result.description]
@@ -211,19 +210,12 @@ class MySQLConnection:
         return [dict(zip(names, row, strict=False)) for row in rows]
 
     def execute(self, statement: sql_.Statement, params: Sequence[Any]) -> Result:
-        text = self._bound(statement, params)
-        if self._wire.peer_has_closed():
-            raise self._lost("the connection was lost while it was idle", sent=False)
-        result = self._run(text)
+        result = self._ask(statement, params)
         return Result(result.affected_rows or 0, result.insert_id or 0)
 
-    def execute_many(self, statement: sql_.Statement, rows: Sequence[Sequence[Any]]) -> Result:
-        rowcount = last_id = 0
-        for text in batches(statement, rows, self._literals):
-            result = self._run(self._encoded(text))
-            rowcount += result.affected_rows or 0
-            last_id = result.insert_id or last_id
-        return Result(rowcount, last_id)
+    def execute_many(self, statement: sql_.Statement, rows: Iterable[Sequence[Any]]) -> int:
+        texts = batches(statement, rows, self._literals)
+        return sum(self._run(self._encoded(text)).affected_rows or 0 for text in texts)
 
     def begin(self) -> None:
         self._run(b"BEGIN")
@@ -252,6 +244,13 @@ class MySQLConnection:
     def abandon(self, gone: Callable[[], None]) -> None:
         self._wire.drop()
         gone()
+
+    def _ask(self, statement: sql_.Statement, params: Sequence[Any]) -> MySQLResult:
+        text = self._bound(statement, params)
+        # A read may be repeated afterwards; anything else only if it is known not to have been sent, so look first.
+        if not statement.is_read and self._wire.peer_has_closed():
+            raise self._lost("the connection was lost while it was idle", sent=False)
+        return self._run(text)
 
     def _run(self, text: bytes) -> MySQLResult:
         try:

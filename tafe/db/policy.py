@@ -157,6 +157,8 @@ class Policy:
 
     def connect_failed(self, now_s: float) -> None:
         self.connecting -= 1
+        if self.failures and now_s < self.retry_at_s:
+            return  # one of several that were started together: one failure, one pause
         self.retry_at_s = now_s + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self.failures, 10))
         self.failures += 1
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import gevent
 from gevent.hub import Waiter
 
-from tafe.db.driver import Connection, Driver
+from tafe.db.driver import Connection, ConnectionLost, Driver
 from tafe.db.policy import Fate, Limits, Policy, Verdict
 from tafe.errors import DatabaseUnavailable, PoolTimeout, QueryError, Unavailable
 
@@ -127,25 +127,19 @@ class Pool:
         """Return a connection that was alive a moment ago; raise `PoolTimeout` or `DatabaseUnavailable`."""
         self._check_hub()
         policy = self._policy
-        now_s = time.monotonic()
-        deadline_s = now_s + self.acquire_timeout_s
-        again = False
         while True:
+            now_s = time.monotonic()
             verdict = policy.acquire(now_s)
             if verdict is Verdict.TAKE:
                 connection = self._idle.pop()
             elif verdict is Verdict.WAIT:
-                connection = self._wait(deadline_s, first=again)
+                connection = self._wait(now_s + self.acquire_timeout_s)
             else:
                 self._refused += 1
                 raise self._refusal()
             if not policy.must_check(now_s, connection.last_used_s) or self._answers(connection):
                 self._acquired += 1
                 return connection
-            now_s = time.monotonic()
-            if now_s >= deadline_s:
-                raise self._timed_out()
-            again = True  # has had its turn, so it goes back to the head of the queue
 
     def release(self, connection: Connection) -> bool:
         """Take back a connection in good order; one that is not `clean` is discarded, and False returned."""
@@ -166,6 +160,7 @@ class Pool:
     def _gone(self) -> None:
         self._policy.gone()
         self._settle()
+        self._log_change()
 
     def _place(self, connection: Connection, fate: Fate) -> None:
         if fate is Fate.KEEP:
@@ -184,15 +179,11 @@ class Pool:
             if not waiting.left:
                 return waiting
 
-    def _wait(self, deadline_s: float, *, first: bool) -> Connection:
+    def _wait(self, deadline_s: float) -> Connection:
         waiting = _Waiting(deadline_s, self._hub)
-        if first:
-            self._queue.appendleft(waiting)
+        self._queue.append(waiting)
+        if self._expiry is None:
             self._arm_expiry(deadline_s)
-        else:
-            self._queue.append(waiting)
-            if self._expiry is None:
-                self._arm_expiry(deadline_s)
         self._settle()
         try:
             waiting.parked.get()
@@ -211,8 +202,10 @@ class Pool:
     def _answers(self, connection: Connection) -> bool:
         try:
             connection.ping()
-        except DatabaseUnavailable:
+        except ConnectionLost as lost:
             self.discard(connection, lost=True)
+            if lost.timed_out:
+                raise  # the next one would take as long
             return False
         except BaseException:
             self.discard(connection)
@@ -222,8 +215,6 @@ class Pool:
     # Waiters that leave without a connection
 
     def _arm_expiry(self, deadline_s: float) -> None:
-        if self._expiry is not None:
-            self._expiry.close()
         self._expiry = self._hub.loop.timer(max(0.0, deadline_s - time.monotonic()))
         self._expiry.start(self._expire)
 
@@ -255,7 +246,7 @@ class Pool:
     def _timed_out(self) -> Unavailable:
         self._timeouts += 1
         if not self._policy.size:
-            reason = self._reason or "no connection could be made yet"
+            reason = self._reason or f"no connection was made within acquire_timeout_s={self.acquire_timeout_s:g}"
             return DatabaseUnavailable(f"database {self.name} is unavailable: {reason}")
         return PoolTimeout(
             f"database {self.name}: all {self._policy.size} connections stayed in use"
@@ -283,7 +274,6 @@ class Pool:
             # Not counted by the loop: a script that is otherwise done need not wait for a database to return.
             self._retry = self._hub.loop.timer(pause_s, ref=False)
             self._retry.start(self._retry_due)
-        self._log_change(now_s)
 
     def _retry_due(self) -> None:
         self._retry.close()
@@ -301,17 +291,22 @@ class Pool:
         else:
             self._connectors.discard(gevent.getcurrent())
             self._created += 1
+            self._reason = ""
             connection.last_used_s = time.monotonic()
             self._place(connection, self._policy.connected())
             self._settle()
+            self._log_change()
 
     def _attempt_failed(self, reason: str) -> None:
         self._connectors.discard(gevent.getcurrent())
         self._reason = reason
         self._policy.connect_failed(time.monotonic())
         self._settle()
+        self._log_change()
 
-    def _log_change(self, now_s: float) -> None:
+    def _log_change(self) -> None:
+        """Log once when the database goes down and once when it is back. Not from the hub: a handler may wait."""
+        now_s = time.monotonic()
         if self._policy.down and not self._down_since_s:
             self._down_since_s = now_s
             log.warning("database %s (%s) is down: %s", self.name, self._driver.shown, self._reason)

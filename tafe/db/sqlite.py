@@ -17,7 +17,8 @@ import datetime
 import decimal
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
@@ -35,6 +36,11 @@ T = TypeVar("T")
 _BUSY_SHARE = 0.5
 # sqlite3_interrupt does nothing if the thread is not in SQLite yet, so it is repeated until the thread has left.
 _INTERRUPT_EVERY_S = 0.02
+# A thread that had nothing to do for so long ends, so a closed database leaves none behind; a new one takes 0.1 ms.
+_THREAD_IDLE_S = 5.0
+# Rows of execute_many taken at a time; making and binding so many takes a few milliseconds.
+_ROWS_AT_ONCE = 1000
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _ADAPT: dict[type, Callable[[Any], str]] = {
     datetime.datetime: lambda value: value.isoformat(" "),
     datetime.date: lambda value: value.isoformat(),
@@ -63,7 +69,7 @@ class SQLiteDriver:
 
     def connect(self) -> Connection:
         if self._threads is None:
-            self._threads = ThreadPool(self._max_size)
+            self._threads = ThreadPool(self._max_size, idle_task_timeout=_THREAD_IDLE_S)
         job = self._threads.spawn(_guarded, self._open)
         job.wait(self._connect_timeout_s)
         if not job.ready():
@@ -73,11 +79,6 @@ class SQLiteDriver:
         if error is not None:
             raise DatabaseUnavailable(self._why(error)) from None
         return SQLiteConnection(raw, self._threads, self._name, self._read_timeout_s)
-
-    def close(self) -> None:
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            gevent.spawn(threads.kill)  # waits for threads that are busy, which a worker that stops does not
 
     def _open(self) -> sqlite3.Connection:
         """Runs in a thread."""
@@ -91,15 +92,23 @@ class SQLiteDriver:
         )
         try:
             if target.mode != "ro":
-                raw.execute("PRAGMA journal_mode=WAL")
+                self._use_wal(raw)
                 # With WAL a crash of the process loses nothing, a power cut perhaps the last commits.
                 raw.execute("PRAGMA synchronous=NORMAL")
             raw.execute("PRAGMA foreign_keys=ON")
-            raw.execute("SELECT name FROM sqlite_schema LIMIT 1").fetchall()  # is it a database at all?
+            raw.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()  # is it a database at all?
         except BaseException:
             raw.close()
             raise
         return raw
+
+    def _use_wal(self, raw: sqlite3.Connection) -> None:
+        try:
+            raw.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            # Busy: another connection is at it. The mode belongs to the file, so this one will have it as well.
+            if error.sqlite_errorcode & 0xFF not in _BUSY:
+                raise
 
     def _why(self, error: Exception) -> str:
         path = self._target.path
@@ -138,8 +147,12 @@ class SQLiteConnection:
         text, values = _bound(statement, params)
         return self._call(self._execute, text, values)
 
-    def execute_many(self, statement: sql_.Statement, rows: Sequence[Sequence[Any]]) -> Result:
-        return self._call(self._execute_many, [_bound(statement, row) for row in rows])
+    def execute_many(self, statement: sql_.Statement, rows: Iterable[Sequence[Any]]) -> int:
+        rowcount = 0
+        remaining = iter(rows)
+        while some := list(islice(remaining, _ROWS_AT_ONCE)):
+            rowcount += self._call(self._execute_many, statement, some)
+        return rowcount
 
     def begin(self) -> None:
         self._call(self._execute, "BEGIN IMMEDIATE", ())
@@ -155,7 +168,7 @@ class SQLiteConnection:
         """A file does not hang up."""
 
     def close(self) -> None:
-        self._threads.spawn(_guarded, self._raw.close)
+        self._threads.spawn(_guarded, self._raw.close).wait(self._read_timeout_s)
 
     def abandon(self, gone: Callable[[], None]) -> None:
         gevent.spawn(self._leave, gone)
@@ -197,17 +210,19 @@ class SQLiteConnection:
         cursor.close()
         return Result(rowcount, last_id or 0)
 
-    def _execute_many(self, statements: list[tuple[str, Sequence[Any]]]) -> Result:
-        rowcount = last_id = 0
-        for text, values in statements:
-            result = self._execute(text, values)
-            rowcount += result.rowcount
-            last_id = result.last_id or last_id
-        return Result(rowcount, last_id)
+    def _execute_many(self, statement: sql_.Statement, rows: list[Sequence[Any]]) -> int:
+        for row in rows:
+            sql_.check(statement, row)
+        cursor = self._raw.executemany(statement.text, (tuple(map(_adapted, row)) for row in rows))
+        rowcount = cursor.rowcount
+        cursor.close()
+        return max(rowcount, 0)
 
     def _translated(self, error: Exception) -> Exception:
         code = getattr(error, "sqlite_errorcode", None)
-        if code is not None and code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        if isinstance(error, QueryError):
+            return error
+        if code is not None and code & 0xFF in _BUSY:
             return DatabaseUnavailable(f"database {self._name} is busy: another writer holds its lock")
         if isinstance(error, sqlite3.IntegrityError):
             return IntegrityError(str(error), number=code)

@@ -56,15 +56,12 @@ class Queries(ABC):
         return self._run(statement, lambda connection: connection.execute(statement, params))
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> Result:
-        """Run a statement for each row of parameters, all or none; MySQL gets an INSERT's rows many at a time."""
-        statement = self._driver.compile(sql)
-        checked = list(rows)
-        for row in checked:
-            check(statement, row)
-        return self._run_many(statement, checked)
+        """Run a statement for each row of parameters, all or none; `last_id` is 0.
 
-    def _run_many(self, statement: Statement, rows: list[Sequence[Any]]) -> Result:
-        return self._run(statement, lambda connection: connection.execute_many(statement, rows))
+        `rows` may be a generator: they are taken and sent some at a time, on MySQL an INSERT's in one statement.
+        """
+        statement = self._driver.compile(sql)
+        return Result(self._run(statement, lambda connection: connection.execute_many(statement, rows)), 0)
 
     def _prepared(self, sql: str, params: Sequence[Any]) -> Statement:
         statement = self._driver.compile(sql)
