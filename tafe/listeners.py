@@ -7,19 +7,31 @@ A busy or impossible address is a `UsageError` at once: no retrying, since the u
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
 import stat
+import struct
+from collections.abc import Iterable
 
 from tafe.errors import UsageError
-from tafe.values import Address
+from tafe.values import Address, parse_address
 
 _SYSTEMD_FIRST_FD = 3  # sd_listen_fds(3)
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python has no name for it
+# Classic BPF (linux/filter.h): opcode, jump if true, jump if false, constant. The packet starts at the TCP header.
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # A = the byte with the flags
+    (0x45, 0, 1, 0x02),  # if A & SYN
+    (0x06, 0, 0, 0),  # drop it,
+    (0x06, 0, 0, 0xFFFFFFFF),  # else take it whole
+)
 
 
-def listen(address: Address, backlog: int, set_by: str) -> socket.socket:
+def listen(text: str, backlog: int, set_by: str) -> socket.socket:
     """A listening socket, non-blocking; `UsageError` if the address cannot be had."""
+    address = parse_address(text)
     try:
         if address.fd >= 0:
             return _inherited(address.fd)
@@ -37,6 +49,31 @@ def from_systemd() -> list[socket.socket]:
     count = int(os.environ.pop("LISTEN_FDS", "0"))
     del os.environ["LISTEN_PID"]  # not meant for our children
     return [_inherited(_SYSTEMD_FIRST_FD + number) for number in range(count)]
+
+
+def unlink(addresses: Iterable[str]) -> None:
+    """Remove the paths of those addresses that are unix sockets of ours."""
+    for text in addresses:
+        path = parse_address(text).path
+        if path and os.path.exists(path):
+            os.unlink(path)
+
+
+def refuse_newcomers(listener: socket.socket) -> None:
+    """Let no further TCP connection begin, so that the queue can be emptied and the listener closed without a loss.
+
+    A packet filter drops each SYN: handshakes under way end well, and a newcomer asks again a second later and is then
+    refused. Without it, whoever connects between the last accept and the close is reset. For all processes that share
+    the socket. Does nothing for a unix socket, where the gap is some microseconds, or where filters are not allowed.
+    """
+    if listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in _DROP_SYN))
+    program = struct.pack("@HP", len(_DROP_SYN), ctypes.addressof(code))  # struct sock_fprog
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    except OSError:
+        return
 
 
 def name(listener: socket.socket) -> str:

@@ -85,7 +85,7 @@ def _comment(setting: Setting) -> Iterator[str]:
     yield from _wrapped(setting.help)
     if setting.allowed:
         yield from _wrapped(f"Allowed: {setting.allowed}.")
-    yield from _wrapped(f"Default: {setting.why}.")
+    yield from _wrapped(f"Why this default: {setting.why}.")
 
 
 def _wrapped(text: str) -> list[str]:

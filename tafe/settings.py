@@ -85,12 +85,12 @@ class Settings:
     app: str = _row(
         "application", values.TEXT, "",
         "The WSGI application, as MODULE:NAME, or MODULE:NAME() for a factory.",
-        "none: it has to be said; NAME may be left out if it is app or application",
+        "it has none; NAME may be left out if it is app or application",
     )  # fmt: skip
     config: str = _row(
         "application", values.PATH, "",
         "A TOML file with settings; flags and TAFE_* variables win over it.",
-        "none: every setting has a default",
+        "every setting has a default",
         in_file=False,
     )  # fmt: skip
 
@@ -144,7 +144,7 @@ class Settings:
     pid_file: str = _row(
         "workers", values.PATH, "",
         "Write the server's process id to this file.",
-        "none: systemd and containers know it",
+        "systemd and containers know the process id",
     )  # fmt: skip
 
     drain_delay_s: float = _row(
@@ -173,7 +173,7 @@ class Settings:
     profile_dir: str = _row(
         "files", values.PATH, "",
         "Directory of the profiler's files, for tafe report.",
-        "empty means RUN_DIR/profile",
+        "if empty, RUN_DIR/profile",
     )  # fmt: skip
     slow_slice_s: float = _row(
         "files", values.DURATION, 0.010,

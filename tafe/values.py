@@ -132,9 +132,12 @@ def parse_address(text: str) -> Address:
 
 
 def show_duration(seconds: float) -> str:
-    """The shortest way to write it: 0.01 -> 10ms, 75 -> 75s."""
+    """The shortest way to write it: 0.01 -> 10ms, 75 -> 75s, 7200 -> 2h."""
     if seconds == 0:
         return "0s"
+    for unit in ("h", "m"):
+        if seconds % _DURATION_UNITS_S[unit] == 0:
+            return f"{seconds / _DURATION_UNITS_S[unit]:.10g}{unit}"
     for unit in ("s", "ms", "us"):
         amount = seconds / _DURATION_UNITS_S[unit]
         if amount >= 1 and math.isclose(amount, round(amount, 1), rel_tol=1e-9):

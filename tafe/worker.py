@@ -5,8 +5,9 @@ serve; on SIGTERM drain; on SIGINT or SIGQUIT stop at once. It runs under our ar
 and under gunicorn's (`gunicorn -k tafe.worker.TafeWorker`), with gunicorn's settings and without a slot.
 
 Draining. When the whole server stops: readiness fails, accept for the drain delay, then `Connection: close` on every
-answer and idle connections closed, then the listeners, then the requests in flight have the rest of the graceful
-timeout. When only this worker is replaced, its siblings accept what waits in the shared queue, so it stops at once.
+answer, the listeners closed after everybody in their queue was accepted, idle connections closed after a last call,
+and the requests in flight have the rest of the graceful timeout. When only this worker is replaced, its siblings go
+on accepting from the shared queue, so there is no delay.
 
 Limits: a heartbeat proves that the hub turns, not that requests are answered.
 """
@@ -17,7 +18,6 @@ import faulthandler
 import gc
 import logging
 import os
-import select
 import signal
 import sys
 import time
@@ -31,6 +31,7 @@ from gunicorn.workers.base import Worker
 
 from tafe import health, lifecycle, load
 from tafe.lifecycle import State
+from tafe.listeners import refuse_newcomers
 from tafe.readiness import Readiness
 from tafe.scoreboard import Scoreboard, Slot
 from tafe.server import WSGIServer
@@ -40,6 +41,10 @@ from tafe.stock import check_settings, settings_of
 _APP_LOAD_ERROR = 4  # gunicorn's exit status for it
 _TICK_S = 0.1  # heartbeat, and how soon a change in another worker or the arbiter's death is noticed
 _LOOK_S = 0.01  # between two looks at whether the last connection is closed
+_HANDSHAKE_S = 0.01  # for handshakes under way when the listeners close; many times the way through a data centre
+# Before idle connections are closed: a request that is on its way still arrives, and busy connections end with an
+# answer that says `Connection: close`; several times the way across a continent.
+_LAST_CALL_S = 0.25
 _LAST_S = 1.0  # of the graceful timeout, kept for stop hooks, closing pools and the profiler's last lines
 
 _log = logging.getLogger("tafe.worker")
@@ -219,16 +224,28 @@ class TafeWorker(Worker):
             self._accept(True)
             self._quick.wait(self.settings.drain_delay_s)
         for server in self._servers:
-            server.begin_drain()
+            server.draining = True
+            if whole_server:
+                refuse_newcomers(server.socket)
+        if whole_server:
+            self._quick.wait(_HANDSHAKE_S)
         for server in self._servers:
-            while whole_server and not self._quick.is_set() and self._goes_on() and _somebody_waits(server.socket):
-                gevent.sleep(0)
+            while (accepted := server.do_read()) is not None:
+                server.do_handle(*accepted)
             server.close()
-        while not self._quick.is_set() and self._goes_on() and any(server.connections for server in self._servers):
+        self._wait_for_connections(_LAST_CALL_S)
+        for server in self._servers:
+            server.begin_drain()
+        self._wait_for_connections(float("inf"))
+
+    def _wait_for_connections(self, limit_s: float) -> None:
+        """Wait until all connections are closed, but not beyond the deadline or a signal to stop at once."""
+        end_s = time.monotonic() + limit_s
+        while not self._is_over() and time.monotonic() < end_s and any(server.connections for server in self._servers):
             self._quick.wait(_LOOK_S)
 
-    def _goes_on(self) -> bool:
-        return time.monotonic() < self._deadline_s
+    def _is_over(self) -> bool:
+        return self._quick.is_set() or time.monotonic() > self._deadline_s
 
     def _finish(self) -> None:
         """Cut what is left, then stop hooks, resources and the profiler, in this order."""
@@ -279,13 +296,6 @@ class TafeWorker(Worker):
     def _stop_quickly(self) -> None:
         self._quick.set()
         self._told.set()
-
-
-def _somebody_waits(listener: Any) -> bool:
-    """A connection is in the listener's queue."""
-    poll = monkey.get_original("select", "poll")()
-    poll.register(listener.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class _LoadingBeat:

@@ -1,0 +1,187 @@
+"""The arbiter's worker processes: fork them, tell them to stop, reap them, end those that are stuck.
+
+Acts only: whether a worker is to be started or stopped is decided in generations.py and said by master.py.
+A worker that was told to stop has a time after which it is killed. One whose hub has not turned for the heartbeat
+timeout gets SIGABRT first, so that it writes where it is stuck, and is killed shortly after.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from gunicorn.app.base import BaseApplication
+
+from tafe import load
+from tafe.generations import Member
+from tafe.resolve import Resolved
+from tafe.scoreboard import Scoreboard, Slot
+from tafe.settings import Settings
+
+_SLOTS = 2 * 512 + 64  # two generations of the most workers there can be, and some that still drain
+_ABORT_S = 2.0  # for a stuck worker to write its stack after SIGABRT, until it is killed
+_BOOT_ERROR = 3  # gunicorn's exit status for a worker that failed before it served
+
+
+class Application(BaseApplication):
+    """Our settings as gunicorn's arbiter and workers want to see them."""
+
+    def __init__(self, resolved: Resolved) -> None:
+        self.settings: Settings = resolved.settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Called by the base class."""
+        settings = self.settings
+        values = {
+            "worker_class": "tafe.worker.TafeWorker",
+            "workers": settings.workers,
+            "max_requests": settings.max_requests,
+            "max_requests_jitter": settings.max_requests_jitter,
+        }
+        for name, value in values.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> load.WSGIApplication:
+        """Import the application; called in the worker."""
+        return load.load(load.parse(self.settings.app))
+
+
+@dataclass
+class Generation:
+    """One application and configuration, and the sockets its workers accept from."""
+
+    number: int
+    application: Application
+    listeners: dict[str, socket.socket]  # by address as configured
+    started_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def settings(self) -> Settings:
+        """What its workers obey."""
+        return self.application.settings
+
+
+@dataclass
+class Child:
+    """What the arbiter remembers of a living worker beyond its slot."""
+
+    pid: int
+    worker: Any
+    slot: Slot
+    generation: int
+    started_s: float
+    ready_s: float | None = None  # when it was first seen ready
+    told: bool = False  # it has been told to stop
+    aborted: bool = False  # it was stuck
+    kill_s: float | None = None  # when it is killed, if it is still there
+
+
+class Children:
+    """The living workers, in order of their start."""
+
+    def __init__(self, log: Any) -> None:
+        self.board = Scoreboard(_SLOTS)
+        self._log = log
+        self._living: dict[int, Child] = {}
+        self._looked_s = time.monotonic()
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(list(self._living.values()))
+
+    def __len__(self) -> int:
+        return len(self._living)
+
+    def of(self, generation: Generation) -> list[Child]:
+        """The workers of one generation, those that were told to stop among them."""
+        return [child for child in self if child.generation == generation.number]
+
+    def members(self) -> list[Member]:
+        """As generations.py wants to see them."""
+        return [Member(c.pid, c.generation, c.slot.state, c.slot.retiring, c.told) for c in self]
+
+    def spawn(self, make: Any, generation: Generation, others: Iterable[Generation]) -> None:
+        """Fork a worker of `generation`. `make(sockets)` is the worker; the listeners of `others` are not for it."""
+        slot = self.board.free_slot()
+        if slot is None:
+            self._log.error("no room for one more worker: %d are there or still draining", _SLOTS)
+            return
+        sockets = list(generation.listeners.values())
+        worker = make(sockets)
+        worker.board, worker.slot = self.board, slot
+        slot.hand_out(generation.number, time.monotonic_ns())
+        # A signal between the fork and the worker's own handlers would go to the arbiter's handler and be lost.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        pid = os.fork()
+        if pid == 0:
+            self._be(worker, sockets, others)
+        slot.pid = pid
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        self._living[pid] = Child(pid, worker, slot, generation.number, time.monotonic())
+
+    def _be(self, worker: Any, sockets: list[socket.socket], others: Iterable[Generation]) -> NoReturn:
+        """The child's side of the fork; ends the process through SystemExit, so that exit handlers run."""
+        worker.pid = worker.slot.pid = os.getpid()
+        for sibling in self:
+            sibling.worker.tmp.close()
+        for generation in others:
+            for listener in generation.listeners.values():
+                if listener not in sockets:
+                    listener.close()
+        try:
+            worker.init_process()
+        except Exception:  # noqa: BLE001  the worker's last word, whatever it was
+            self._log.exception("worker %d failed", worker.pid)
+            sys.exit(_BOOT_ERROR)
+        sys.exit(0)
+
+    def tell(self, child: Child, number: signal.Signals, kill_after_s: float) -> None:
+        """Tell a worker to stop; it is killed if it is still there after `kill_after_s`."""
+        child.told = True
+        child.kill_s = min(child.kill_s or float("inf"), time.monotonic() + kill_after_s)
+        os.kill(child.pid, number)  # it is ours until it is reaped, so the process id cannot be another's
+
+    def tell_all(self, number: signal.Signals, kill_after_s: float) -> None:
+        """Tell every worker."""
+        for child in self:
+            self.tell(child, number, kill_after_s)
+
+    def reap(self) -> list[tuple[Child, int]]:
+        """The workers that have ended, each with its exit status, or minus the signal that killed it."""
+        ended: list[tuple[Child, int]] = []
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return ended
+            if not pid:
+                return ended
+            child = self._living.pop(pid, None)
+            if child is not None:  # as process 1 of a container we also inherit orphans
+                child.worker.tmp.close()
+                child.slot.pid = 0
+                ended.append((child, os.waitstatus_to_exitcode(status)))
+
+    def end_the_stuck(self, timeout_s: float) -> None:
+        """Abort workers whose hub does not turn; kill those that did not stop in time."""
+        now = time.monotonic()
+        paused = now - self._looked_s > timeout_s / 2  # we did not run either, so no worker is to blame
+        self._looked_s = now
+        for child in self:
+            silent_s = now - child.slot.beat_ns / 1e9
+            if child.kill_s is not None and now > child.kill_s:
+                if not child.aborted:
+                    self._log.warning("worker %d did not stop in time and is killed", child.pid)
+                child.kill_s = None
+                os.kill(child.pid, signal.SIGKILL)
+            elif silent_s > timeout_s and not paused and not child.aborted:
+                self._log.critical("worker %d is stuck: its hub has not turned for %.1f s; where:", child.pid, silent_s)
+                child.aborted = True
+                child.kill_s = now + _ABORT_S
+                os.kill(child.pid, signal.SIGABRT)

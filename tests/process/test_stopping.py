@@ -1,0 +1,172 @@
+"""Stopping a server loses no request, takes no longer than it was given, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.process.client import Stream, UnixConnection, get, get_later, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.services.tafe_server import Running
+
+APP = "tests.process.application:app"
+
+pytestmark = pytest.mark.real
+
+
+def _begun() -> None:
+    """Give requests that were just sent the time to arrive; the server has no sign for it."""
+    time.sleep(0.15)
+
+
+def test_sigterm_finishes_a_request_in_flight_and_ends_with_status_0(tafe_serve: Callable[..., Running]) -> None:
+    running = tafe_serve(APP)
+    answer = get_later(running.port, "/sleep/0.8")
+    _begun()
+    running.signal(signal.SIGTERM)
+    assert answer.result(5).status == 200
+    assert answer.result().headers["Connection"] == "close"
+    assert running.wait() == 0
+    assert "Traceback" not in running.log()
+
+
+def test_an_idle_server_stops_at_once(tafe_serve: Callable[..., Running]) -> None:
+    running = tafe_serve(APP)
+    began = time.monotonic()
+    running.signal(signal.SIGTERM)
+    assert running.wait() == 0
+    assert time.monotonic() - began < 0.6
+
+
+def test_during_the_drain_delay_requests_are_served_while_readiness_fails(
+    tafe_serve: Callable[..., Running],
+) -> None:
+    running = tafe_serve(APP, "--drain-delay", "1s")
+    running.signal(signal.SIGTERM)
+    until(lambda: get(running.port, "/-/ready").status == 503, "unready", 0.9)
+    assert json.loads(get(running.port, "/-/ready").body) == {"ready": False, "reasons": ["draining"]}
+    assert get(running.port, "/-/live").status == 200
+    answer = get(running.port)
+    assert answer.status == 200
+    assert answer.headers["Connection"] != "close"
+    assert running.wait() == 0
+    with pytest.raises(ConnectionRefusedError):
+        get(running.port)
+
+
+def test_an_idle_keep_alive_connection_is_closed_and_does_not_hold_up_the_stop(
+    tafe_serve: Callable[..., Running],
+) -> None:
+    running = tafe_serve(APP)
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=5)
+    connection.request("GET", "/")
+    connection.getresponse().read()
+    began = time.monotonic()
+    running.signal(signal.SIGTERM)
+    assert connection.sock.recv(1) == b""
+    assert running.wait() == 0
+    assert time.monotonic() - began < 1
+    connection.close()
+
+
+@pytest.mark.parametrize("keep_alive", [False, True], ids=["a connection each", "keep-alive"])
+def test_a_stop_under_load_loses_no_request_of_a_client_that_could_connect(
+    tafe_serve: Callable[..., Running], keep_alive: bool
+) -> None:
+    running = tafe_serve(APP, "--drain-delay", "0.2s")
+    stream = Stream(running.port, keep_alive=keep_alive)
+    until(lambda: len(stream.answers) > 100, "loaded")
+    running.signal(signal.SIGTERM)
+    assert running.wait() == 0
+    stream.stop()
+    assert stream.failures == []
+    assert {answer.status for answer in stream.answers} == {200}
+
+
+def test_the_path_of_a_unix_socket_lives_until_the_server_is_drained(
+    tafe_serve: Callable[..., Running], servers_dir: Path
+) -> None:
+    path = servers_dir / "drained.sock"
+    running = tafe_serve(APP, "--bind", f"unix:{path}", "--drain-delay", "0.5s")
+    running.signal(signal.SIGTERM)
+    until(lambda: get(running.port, "/-/ready").status == 503, "unready", 0.4)
+    connection = UnixConnection(str(path), timeout=5)
+    connection.request("GET", "/")
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert running.wait() == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_sigint_and_sigquit_stop_at_once_whatever_is_in_flight(
+    tafe_serve: Callable[..., Running], number: signal.Signals
+) -> None:
+    running = tafe_serve(APP)
+    answer = get_later(running.port, "/sleep/9")
+    _begun()
+    began = time.monotonic()
+    running.signal(number)
+    assert running.wait() == 0
+    assert time.monotonic() - began < 1.5
+    assert answer.result(5).status == 503
+    assert "Traceback" not in running.log()
+
+
+def test_sigint_while_draining_ends_the_wait(tafe_serve: Callable[..., Running]) -> None:
+    running = tafe_serve(APP)
+    get_later(running.port, "/sleep/9")
+    _begun()
+    running.signal(signal.SIGTERM)
+    until(lambda: "stopping" in running.log(), "stopping")
+    began = time.monotonic()
+    running.signal(signal.SIGINT)
+    assert running.wait() == 0
+    assert time.monotonic() - began < 1.5
+
+
+def test_requests_that_outlive_the_graceful_timeout_are_cut(tafe_serve: Callable[..., Running]) -> None:
+    running = tafe_serve(APP, "--graceful-timeout", "1.5s")
+    slow = get_later(running.port, "/sleep/9")
+    _begun()
+    began = time.monotonic()
+    running.signal(signal.SIGTERM)
+    assert running.wait() == 0
+    assert time.monotonic() - began < 2.5
+    assert slow.result(5).status == 503
+    assert "with 1 requests in flight" in running.log()
+
+
+def test_a_worker_that_cannot_stop_is_killed_when_the_graceful_timeout_is_over(
+    tafe_serve: Callable[..., Running],
+) -> None:
+    running = tafe_serve(APP, "--workers", "1", "--graceful-timeout", "1s")
+    get_later(running.port, "/spin/9")
+    _begun()
+    began = time.monotonic()
+    running.signal(signal.SIGTERM)
+    assert running.wait() == 0
+    assert time.monotonic() - began < 2
+    assert "did not stop in time and is killed" in running.log()
+
+
+def test_a_request_that_has_arrived_in_part_is_waited_for(tafe_serve: Callable[..., Running]) -> None:
+    running = tafe_serve(APP)
+    with socket.create_connection(("127.0.0.1", running.port), timeout=5) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        _begun()
+        running.signal(signal.SIGTERM)
+        until(lambda: "stopping" in running.log(), "stopping")
+        client.sendall(b"\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    assert running.wait() == 0
