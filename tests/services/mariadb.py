@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,14 @@ class MariaDB:
         """SIGKILL, as when the machine loses power: clients see a reset, then refused connections."""
         assert self._server is not None
         self._server.kill()
+
+    def freeze(self) -> None:
+        """SIGSTOP, as when its disk hangs: the kernel still accepts connections, and nobody answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """An orderly shutdown."""

@@ -86,6 +86,7 @@ class Server:
     def stop(self, timeout_s: float = 20.0) -> int:
         """SIGTERM and wait; SIGKILL and `ServerError` if that does not end it or leaves children behind."""
         self.signal(signal.SIGTERM)
+        self.signal(signal.SIGCONT)  # a frozen one ends too
         try:
             status = self.wait(timeout_s)
             left = self._leftovers_after(1.0)
@@ -103,6 +104,7 @@ class Server:
         for pid in session_members(self.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self._leftovers_after(5.0)  # they need a moment to be gone
         if self in _running:
             _running.remove(self)
 

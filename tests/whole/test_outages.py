@@ -63,27 +63,32 @@ def succeeds_again(since: float) -> Callable[[list[Answer]], bool]:
     return check
 
 
-def test_a_killed_database_gives_503_at_once_and_service_returns_with_it(
-    mariadb_private: MariaDB, tafe_serve: Callable[..., Running]
+@pytest.mark.parametrize("outage", ["killed", "frozen"])
+def test_a_database_outage_gives_503_at_once_and_service_returns_with_it(
+    outage: str, mariadb_private: MariaDB, tafe_serve: Callable[..., Running]
 ) -> None:
+    end, begin_again = {
+        "killed": (mariadb_private.kill, mariadb_private.start),
+        "frozen": (mariadb_private.freeze, mariadb_private.thaw),
+    }[outage]
     server = tafe_serve(APPLICATION, "--workers", "2", env=fill(mariadb_private))
     server.wait_all_ready()
     workers = server.worker_pids()
     load = Load(server.port, user_requests, CONNECTIONS, timeout_s=8.0)
     load.wait_for(lambda answers: len(answers) >= 500, 20.0)
 
-    mariadb_private.kill()
-    killed = time.monotonic()
+    end()
+    ended = time.monotonic()
     time.sleep(3.0)  # long enough for a hang of two seconds to show
     assert not server.is_ready(), "a balancer must learn of it"
     restarting = time.monotonic()
-    mariadb_private.start()
+    begin_again()
     load.wait_for(succeeds_again(time.monotonic()), 15.0)
     answers = load.stop()
 
-    before = [a for a in answers if a.began_s + a.took_s < killed]
+    before = [a for a in answers if a.began_s + a.took_s < ended]
     assert all(is_right_user(a) for a in before), summary(before)
-    down = [a for a in answers if killed <= a.began_s and a.began_s + a.took_s < restarting]
+    down = [a for a in answers if ended <= a.began_s and a.began_s + a.took_s < restarting]
     assert len(down) >= CONNECTIONS, "requests were answered while it was down"
     assert {a.status for a in down} == {503}, summary(down)
     assert all(a.took_s < DOWN_ANSWER_S for a in answers), max(a.took_s for a in answers)
