@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _READ: Final = 1  # libev's EV_READ and EV_WRITE
 _WRITE: Final = 2
+_CR: Final = 13
 HEAD_RECEIVE_BYTES: Final = 16 * 1024  # a head and a small body in one call; Python allocates this much each time
 LINGER_S: Final = 2.0  # how long a refused client may still send: lingering close as in RFC 9112, 9.6
 LINGER_BYTES: Final = 1024 * 1024  # ... and how much
@@ -147,7 +148,7 @@ class Connection:
     def _start_head(self, data: bytes) -> None:
         """First bytes of a request; usually all of it."""
         end = data.find(b"\r\n\r\n")
-        if end > 0:
+        if end > 0 and data[0] != _CR:
             self._begin(data, end)
             return
         self._state = State.HEAD
@@ -160,7 +161,7 @@ class Connection:
     def _more_head(self, data: bytes) -> None:
         seen = len(self._buffer)
         data = self._buffer + data if seen else data
-        if data[:2] == b"\r\n":  # RFC 9112, 2.2: an empty line before a request line is ignored
+        while data[:2] == b"\r\n":  # RFC 9112, 2.2: empty lines before a request line are ignored
             data = data[2:]
             seen = 0
         self._buffer = data
@@ -214,7 +215,7 @@ class Connection:
         if limits.body_bytes and length > limits.body_bytes:
             self.refuse(Refusal(413, f"the body is larger than {limits.body_bytes} bytes"))
             return
-        expects = asked & EXPECT and not asked & HTTP_1_0
+        expects = length != 0 and asked & EXPECT and not asked & HTTP_1_0
         gathers = 0 <= length <= limits.gathered_body_bytes and not expects
         if gathers and server.gathered_bytes + length <= limits.gathered_total_bytes:
             if len(self._buffer) >= length:
@@ -316,6 +317,7 @@ class Connection:
         if type(body) is StreamInput and (body.left or body.broken):
             exchange.keep = exchange.keep and not self.gone and body.discard(DISCARD_BYTES)
         server.in_flight -= 1
+        server.requests += 1
         self.exchange = None
         if server.waiting:
             server.start_waiting()
@@ -477,10 +479,17 @@ class Connection:
 
     def close_if_idle(self) -> bool:
         """Close unless a request was begun; True if closed."""
-        idle = self._state is State.IDLE and not self._buffer
+        idle = self._state is State.IDLE and not self._buffer and not self._has_unread()
         if idle:
             self.close()
         return idle
+
+    def _has_unread(self) -> bool:
+        """Bytes have arrived that nobody has read: closing now would reset the connection."""
+        try:
+            return bool(self._recv(1, _socket.MSG_PEEK))
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Close now. A running request's writes fail from here on."""

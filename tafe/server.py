@@ -87,6 +87,7 @@ class WSGIServer(StreamServer):
         self._connections: set[Connection] = set()
         self.waiting: collections.deque[Connection] = collections.deque()  # complete requests, in order of arrival
         self.in_flight = 0  # requests that have a greenlet
+        self.requests = 0  # requests answered or given up
         self.gathered_bytes = 0  # promised by bodies being gathered
         self.refused = 0  # requests answered without asking the application
         self.draining = False  # every answer from now on closes its connection

@@ -93,23 +93,32 @@ class Exchange:
     def run(self) -> None:
         """Call the application and answer; never raises."""
         connection = self.connection
-        observer = connection.server.observer
+        server = connection.server
         self.greenlet = greenlet.getcurrent()
         token = None
+        if server.observer is not None:
+            token = self._observe(server.observer.begin, self.environ)
         try:
-            if observer is not None:
-                token = observer.begin(self.environ)
-            result = connection.server.application(self.environ, self.start_response)
+            result = server.application(self.environ, self.start_response)
             if type(result) is list and len(result) == 1 and self._send_whole(result[0]):
                 pass
             else:
                 self._send_result(result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends here: above is the hub
             self._fail(error)
-        if token is not None and observer is not None:
-            observer.end(token, self.status)
+        if token is not None and server.observer is not None:
+            self._observe(server.observer.end, token, self.status)
         self.greenlet = None
         connection.finish(self)
+
+    def _observe(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Tell the observer; one that fails is told no more."""
+        try:
+            return call(*args)
+        except Exception:
+            self.connection.server.observer = None
+            _log.exception("the observer failed and is switched off")
+            return None
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None
