@@ -12,6 +12,7 @@ from wsgiref.validate import validator
 import pytest
 
 import tafe
+from apps import hello
 
 
 def answer_to(value: Any, method: str = "GET") -> Any:
@@ -243,3 +244,9 @@ def test_nothing_internal_is_shown_to_the_client(caplog: pytest.LogCaptureFixtur
     assert message.endswith("(request r-7)")
     assert "t0ken" not in caplog.text
     assert record.exc_info
+
+
+def test_the_hello_application_answers_the_27_bytes_that_benchmarks_compare() -> None:
+    answer = hello.app.test_client().get("/hello")
+    assert (answer.status, answer.body) == (200, b'{"message":"hello, world!"}')
+    assert len(answer.body) == 27

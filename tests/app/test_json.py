@@ -79,7 +79,7 @@ def test_what_is_let_in_can_be_sent_out(raw: bytes) -> None:
         (b"\xff\xfe[\x00]\x00", "not UTF-8"),
         ('["\0"', "not valid JSON"),
         ("[1]\0", "trailing data"),
-        ("[" * 102 + "]" * 102, "nested deeper than 100"),
+        ("[" * 101 + "]" * 101, "nested deeper than 100"),
         ("[" * 1024 + "]" * 1024, "nested deeper than 100"),
         ('{"a":' * 500 + "1" + "}" * 500, "nested deeper than 100"),
         ("[" * 100_000, "depth"),
@@ -209,6 +209,9 @@ def _deep() -> list[Any]:
     return deep
 
 
+SHARED = [1]
+
+
 @pytest.mark.parametrize(
     ("value", "says"),
     [
@@ -221,6 +224,7 @@ def _deep() -> list[Any]:
         ({"a": {"b": object()}}, "a.b is object"),
         ([(1, 2, {"c": 3j})], "[0][2].c is complex"),
         (_loop(), "holds itself"),
+        ({"a": SHARED, "b": SHARED, "c": math.nan}, "c is nan"),
     ],
 )
 def test_what_cannot_be_json_is_a_logged_500_naming_the_place(

@@ -189,6 +189,7 @@ def test_a_trailing_slash_is_another_path() -> None:
 def test_an_empty_path_is_the_root() -> None:
     app = tafe.App()
     app.get("/")(lambda: "root")
+    app.get("/x")(lambda: "x")
     assert app.test_client().get("", environ={"PATH_INFO": ""}).text == "root"
     assert app.test_client().get("/", environ={"PATH_INFO": "x"}).status == 404
 
@@ -197,6 +198,14 @@ def test_a_static_path_may_hold_any_letter() -> None:
     app = tafe.App()
     app.get("/naïve/日本")(lambda request: request.path)
     assert app.test_client().get("/na%C3%AFve/%E6%97%A5%E6%9C%AC").text == "/naïve/日本"
+
+
+def test_a_static_path_is_not_mistaken_for_the_bytes_of_another() -> None:
+    app = tafe.App()
+    app.get("/\xe9")(lambda: "one letter")
+    app.get("/\xc3\xa9")(lambda: "two letters")  # what WSGI makes of the first one's bytes
+    assert app.test_client().get("/%C3%A9").text == "one letter"
+    assert app.test_client().get("/%C3%83%C2%A9").text == "two letters"
 
 
 def test_a_path_that_is_not_utf8_is_a_bad_request() -> None:
