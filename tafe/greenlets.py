@@ -11,8 +11,8 @@ Knows neither HTTP nor connections.
 from __future__ import annotations
 
 import contextvars
-import sys
 from collections.abc import Callable
+from sys import getrefcount
 from typing import Final, Generic, TypeVar
 
 import greenlet
@@ -32,6 +32,7 @@ class GreenletPool(Generic[_Job]):
         self._run = run
         self._idle: list[greenlet.greenlet] = []
         self._context = contextvars.copy_context()
+        self._inherits = len(self._context) > 0  # else a greenlet that has no context yet is as good as a copy
         self.created = 0
 
     def dispatch(self, job: _Job) -> None:
@@ -39,12 +40,13 @@ class GreenletPool(Generic[_Job]):
         idle = self._idle
         while idle:
             runner = idle.pop()
-            if sys.getrefcount(runner) == _OWN_REFERENCES and not runner.__dict__:
+            if getrefcount(runner) == _OWN_REFERENCES and not runner.__dict__:
                 break
         else:
             runner = greenlet.greenlet(self._loop, self._hub)
             self.created += 1
-        runner.gr_context = self._context.copy()
+        if self._inherits or runner.gr_context is not None:
+            runner.gr_context = self._context.copy()
         runner.switch(job)
 
     def close(self) -> None:

@@ -13,21 +13,25 @@ from __future__ import annotations
 
 import _socket
 import collections
+import itertools
 import logging
 import os
 import re
 import sys
+import time
 from time import monotonic
 from typing import Any, Final
 
 import gevent
 from gevent.server import StreamServer
 
+from tafe.body import EMPTY
 from tafe.connection import Connection
 from tafe.deadlines import NEVER, Deadlines
 from tafe.errors import UsageError
 from tafe.greenlets import GreenletPool
 from tafe.http1 import response
+from tafe.http1.head import HeadParser
 from tafe.limits import Limits
 from tafe.wsgi import Application, Exchange, Observer
 
@@ -80,9 +84,13 @@ class WSGIServer(StreamServer):
         self.environ = self._base_environ(environ, sys.stderr if error_log == "default" else error_log)
         if self.environ["wsgi.multiprocess"]:
             self.max_accept = 1
-        self._date = response.DateLine()
-        self._id_prefix = os.urandom(5).hex() + "-"
-        self._id_count = 0
+        self.parse_head = HeadParser(self.environ, self.limits).parse
+        self.request_timeout_s = self.limits.request_timeout_s
+        self.max_in_flight = self.limits.in_flight
+        # Ids of requests that come without one, made in C: this worker's random prefix and a number.
+        self.request_ids = map(f"{os.urandom(5).hex()}-".__add__, map(str, itertools.count(1)))
+        self.own_lines = response.own_lines(time.time())
+        self._second: Any = None  # the timer that renews `own_lines`
         # -- what the connections share
         self._connections: set[Connection] = set()
         self.waiting: collections.deque[Connection] = collections.deque()  # complete requests, in order of arrival
@@ -99,9 +107,13 @@ class WSGIServer(StreamServer):
         super().init_socket()
         if self.socket.family in _NODELAY_FAMILIES:
             self.socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        if self._second is None:
+            self._second = self.loop.timer(1.0, 1.0, ref=False)
+            self._second.start(self._renew_own_lines)
         host, port = self.address[:2] if isinstance(self.address, tuple) else ("localhost", "")
         self.environ.setdefault("SERVER_NAME", str(host))
         self.environ.setdefault("SERVER_PORT", str(port))
+        self.parse_head = HeadParser(self.environ, self.limits).parse
 
     def begin_drain(self) -> None:
         """From now every answer says `Connection: close`, and connections without a request are closed."""
@@ -124,6 +136,10 @@ class WSGIServer(StreamServer):
             connection.close()
         self.deadlines.stop()
         self.greenlets.close()
+        if self._second is not None:
+            self._second.stop()
+            self._second.close()
+            self._second = None
 
     # -- for gevent's accept loop
 
@@ -168,19 +184,19 @@ class WSGIServer(StreamServer):
         """Start the request that has waited longest, on the next loop turn."""
         self.loop.run_callback(self.waiting.popleft().run_waiting)
 
-    def date_line(self, bits: int) -> bytes:
-        """The `Server` and `Date` lines that the application did not set itself."""
-        if bits & (response.HAS_DATE | response.HAS_SERVER):
-            return self._date.without(bits, monotonic())
-        return self._date.get(monotonic())
+    def take_request_id(self, environ: dict[str, Any]) -> None:
+        """Use the id that a proxy in front gave, if it is well-formed."""
+        given = environ["HTTP_X_REQUEST_ID"]
+        if _REQUEST_ID.fullmatch(given):
+            environ["tafe.request_id"] = given
 
-    def request_id(self, environ: dict[str, Any]) -> str:
-        """The id that a proxy in front gave, if it is well-formed, or a new one."""
-        given = environ.get("HTTP_X_REQUEST_ID")
-        if given is not None and _REQUEST_ID.fullmatch(given):
-            return str(given)
-        self._id_count += 1
-        return f"{self._id_prefix}{self._id_count:x}"
+    def drop_observer(self) -> None:
+        """The observer raised: it is told no more."""
+        self.observer = None
+        _log.exception("the observer failed and is switched off")
+
+    def _renew_own_lines(self) -> None:
+        self.own_lines = response.own_lines(time.time())
 
     def _base_environ(self, extra: dict[str, Any] | None, error_log: Any) -> dict[str, Any]:
         environ: dict[str, Any] = {
@@ -192,6 +208,7 @@ class WSGIServer(StreamServer):
             "wsgi.multithread": True,  # requests interleave wherever one waits
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
+            "wsgi.input": EMPTY,
             "wsgi.input_terminated": True,
         }
         environ.update(extra or {})

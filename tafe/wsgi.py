@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import gevent
 import greenlet
+from greenlet import getcurrent
 
 from tafe.body import ClientGone, StreamInput
 from tafe.errors import HTTPError, RequestTimeout, Unavailable
@@ -37,6 +38,10 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 # An unread body up to this much is read and thrown away so that the connection can be kept: less than what a new
 # connection costs both sides; nginx's and Go's bounds are of this order (Go: 256 KiB).
 DISCARD_BYTES: Final = 64 * 1024
+
+_NOT_PLAIN: Final = (
+    asked_for.CHUNKED | asked_for.CLOSE | asked_for.EXPECT | asked_for.HTTP_1_0 | asked_for.ABSOLUTE | asked_for.HEAD
+)
 
 _log = logging.getLogger("tafe.server")
 
@@ -56,69 +61,66 @@ class Observer(Protocol):
 class Exchange:
     """One request and its answer. `run` is the request's greenlet."""
 
-    __slots__ = (
-        "_chunked",
-        "_declared",
-        "_head",
-        "_sent",
-        "_started",
-        "connection",
-        "environ",
-        "greenlet",
-        "http_1_0",
-        "keep",
-        "no_body",
-        "reset",
-        "status",
-    )
+    # Defaults are the class's, and an object sets what differs: nearly every request differs in nothing.
+    greenlet: greenlet.greenlet | None = None  # while it runs
+    plain = True  # HTTP/1.1, kept, with a body in the answer and none left unread: decides the quick way
+    keep = True  # the connection is kept afterwards
+    http_1_0 = False
+    no_body = False  # the answer has none: HEAD, 204, 304 ...
+    reset = False  # close with a reset: the only way to tell an HTTP/1.0 client that the answer broke off
+    status = 0  # sent to the client; 0: nothing yet
+    _head: response.Head | None = None  # rendered by start_response, not sent yet
+    _started = False  # the head was sent
+    _chunked = False
+    _declared = -1  # Content-Length, or -1
+    _sent = 0  # bytes of body sent
 
     def __init__(self, connection: Connection, environ: dict[str, Any], asked: int) -> None:
         self.connection = connection
         self.environ = environ
-        self.greenlet: greenlet.greenlet | None = None  # while it runs
-        self.http_1_0 = bool(asked & asked_for.HTTP_1_0)
-        self.no_body = environ["REQUEST_METHOD"] == "HEAD"
-        if asked & (asked_for.CLOSE | asked_for.HTTP_1_0):
-            self.keep = asked & (asked_for.CLOSE | asked_for.KEEP_ALIVE) == asked_for.KEEP_ALIVE
-        else:
-            self.keep = True
-        self.reset = False  # close with a reset: the only way to tell an HTTP/1.0 client that the answer broke off
-        self.status = 0  # sent to the client; 0: nothing yet
-        self._head: tuple[bytes, int, int] | None = None  # rendered by start_response, not sent yet
-        self._started = False  # the head was sent
-        self._chunked = False
-        self._declared = -1  # Content-Length, or -1
-        self._sent = 0  # bytes of body sent
+        if asked & _NOT_PLAIN:
+            self.plain = False
+            self.http_1_0 = bool(asked & asked_for.HTTP_1_0)
+            self.no_body = bool(asked & asked_for.HEAD)
+            if asked & (asked_for.CLOSE | asked_for.HTTP_1_0):
+                self.keep = asked & (asked_for.CLOSE | asked_for.KEEP_ALIVE) == asked_for.KEEP_ALIVE
 
     def run(self) -> None:
         """Call the application and answer; never raises."""
         connection = self.connection
         server = connection.server
-        self.greenlet = greenlet.getcurrent()
+        self.greenlet = getcurrent()
+        observer = server.observer
         token = None
-        if server.observer is not None:
-            token = self._observe(server.observer.begin, self.environ)
+        if observer is not None:
+            try:
+                token = observer.begin(self.environ)
+            except Exception:
+                server.drop_observer()
         try:
             result = server.application(self.environ, self.start_response)
-            if type(result) is list and len(result) == 1 and self._send_whole(result[0]):
-                pass
+            head = self._head
+            if type(result) is list and len(result) == 1 and head is not None and self.plain and not server.draining:
+                body = result[0]
+                bits = head[1]
+                if (not bits or (bits == response.HAS_LENGTH and head[2] == len(body))) and type(body) is bytes:
+                    self._head = None
+                    self._started = True
+                    self.status = head[3]
+                    connection.write(b"".join((head[0], server.own_lines, response.length_end(len(body)), body)))
+                else:
+                    self._send_result(result)
             else:
                 self._send_result(result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends here: above is the hub
             self._fail(error)
-        if token is not None and server.observer is not None:
-            self._observe(server.observer.end, token, self.status)
+        if token is not None and observer is not None:
+            try:
+                observer.end(token, self.status)
+            except Exception:
+                server.drop_observer()
         self.greenlet = None
         connection.finish(self)
-
-    def _observe(self, call: Callable[..., Any], *args: Any) -> Any:
-        """Tell the observer; one that fails is told no more."""
-        try:
-            return call(*args)
-        except Exception:
-            self.connection.server.observer = None
-            _log.exception("the observer failed and is switched off")
-            return None
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: _ExcInfo | None = None
@@ -130,22 +132,10 @@ class Exchange:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None
-        elif self._head is not None:
+        elif self._head is not None or self._started:
             raise RuntimeError("start_response was called twice without exc_info (PEP 3333)")
         self._head = response.render(status, headers)
         return self._write
-
-    def _send_whole(self, body: bytes) -> bool:
-        """Send head and `body` in one go; False if the answer is not of the plainest kind. The hot path."""
-        head = self._head
-        if head is None or type(body) is not bytes or self._started or self.no_body:
-            return False
-        line, bits, length = head
-        if bits & (response.NO_BODY | response.WANTS_CLOSE) or (length >= 0 and length != len(body)):
-            return False
-        self._write_head(line, bits, len(body), body)
-        self._sent = len(body)
-        return True
 
     def _send_result(self, result: Iterable[bytes]) -> None:
         try:
@@ -153,8 +143,7 @@ class Exchange:
                 if any(type(piece) is not bytes for piece in result):
                     raise TypeError("the application's answer must hold bytes (PEP 3333)")
                 whole = b"".join(result)
-                if not (whole and self._send_whole(whole)):
-                    self._write(whole, length=len(whole))
+                self._write(whole, length=len(whole))
             else:
                 for piece in result:
                     if piece or not isinstance(piece, bytes):
@@ -184,43 +173,42 @@ class Exchange:
     def _start(self, data: bytes, length: int) -> None:
         """Decide the framing, and send the head with the first piece."""
         assert self._head is not None
-        line, bits, declared = self._head
-        if bits & response.WANTS_CLOSE:
-            self.keep = False
+        line, bits, declared, status = self._head
         if bits & response.NO_BODY:
             self.no_body = True
-            declared = declared if line.startswith(b"HTTP/1.1 304") else -1
-            self._write_head(line, bits, declared, b"")
-            return
-        if declared < 0 and (length > 0 or (length == 0 and not self.no_body)):
+            declared = declared if status == 304 else -1
+        elif declared < 0 and (length > 0 or (length == 0 and not self.no_body)):
             declared = length
         self._declared = declared
-        if self.no_body:
-            self._write_head(line, bits, declared, b"")
-        elif declared >= 0:
-            self._write_head(line, bits, declared, self._cut(data))
-        elif self.http_1_0:
-            self.keep = False
-            self._write_head(line, bits, -1, data)
-        else:
-            self._chunked = True
-            first = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-            self._write_head(line + response.CHUNKED_LINE, bits, -1, first)
-
-    def _write_head(self, line: bytes, bits: int, length: int, body: bytes) -> None:
-        """Send the head and what is there of the body in one send."""
-        connection = self.connection
-        server = connection.server
-        if self.keep and (server.draining or not can_be_kept(self.environ["wsgi.input"])):
-            self.keep = False
+        body = b""
+        if not self.no_body:
+            if declared >= 0:
+                body = self._cut(data)
+            elif self.http_1_0:
+                self.keep = False
+                body = data
+            else:
+                self._chunked = True
+                line += response.CHUNKED_LINE
+                body = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        self._head = None
         self._started = True
-        self.status = int(line[9:12])
-        end = (response.END_KEEP_ALIVE if self.http_1_0 else response.END) if self.keep else response.END_CLOSE
-        own = server.date_line(bits)
+        self.status = status
+        self.connection.write(line + self._last_lines(bits, declared) + body)
+
+    def _last_lines(self, bits: int, length: int) -> bytes:
+        """The server's own lines, the length, and whether the connection is kept."""
+        server = self.connection.server
+        if bits & response.WANTS_CLOSE or server.draining or not can_be_kept(self.environ.get("wsgi.input")):
+            self.keep = False
+        own = server.own_lines
+        if bits & (response.HAS_DATE | response.HAS_SERVER):
+            own = response.own_lines_without(bits, own)
         if length >= 0:
-            connection.write(b"%b%bContent-Length: %d\r\n%b%b" % (line, own, length, end, body))
-        else:
-            connection.write(b"%b%b%b%b" % (line, own, end, body))
+            own += b"Content-Length: %d\r\n" % length
+        if not self.keep:
+            return own + response.END_CLOSE
+        return own + (response.END_KEEP_ALIVE if self.http_1_0 else response.END)
 
     def _cut(self, data: bytes) -> bytes:
         """What of `data` the declared length leaves room for."""

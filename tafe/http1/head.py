@@ -29,6 +29,8 @@ EXPECT: Final = 32  # Expect: 100-continue
 HTTP_1_0: Final = 64
 ABSOLUTE: Final = 128  # the target names the authority, which overrides Host
 DROPPED: Final = 256  # a field that the application never sees
+HEAD: Final = 1024  # the method is HEAD: the answer has no body
+REQUEST_ID: Final = 2048  # X-Request-Id is there
 _SECRET: Final = 512  # a field that differs from user to user, and whose value must not stay in a table
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/([0-9])\.([0-9])")
@@ -44,10 +46,9 @@ _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
 # every field that does not change from request to request, and a flood of new ones only empties the table.
 _MAX_REMEMBERED: Final = 4096
 _MAX_LINE: Final = 256
+_MAX_NAME: Final = 64
+_MAX_TARGETS: Final = 1024  # an environ of 1.5 KiB each
 _Field = tuple[str, str, int]  # environ key, value, bits
-_fields: dict[bytes, _Field] = {}
-_names: dict[bytes, str] = {}
-_targets: dict[bytes, tuple[dict[str, str], int]] = {}
 
 # Fields that say how the message is framed, where a second one makes the message ambiguous (RFC 9112, 6.3 and 3.2).
 _ONCE: Final = {
@@ -58,40 +59,90 @@ _ONCE: Final = {
 }
 
 
-def parse_head(head: bytes, environ: dict[str, Any], limits: Limits) -> int:
-    """Fill `environ` from `head` (without the final empty line) and return what it asked for, as bits.
+class HeadParser:
+    """Parses the heads of one server's requests. `base`: what every environ of that server holds."""
 
-    Raises `Refusal`; the environ is then to be thrown away. Lines are judged in order, then the head as a whole.
-    The environ must hold no key that a header field can have.
-    """
-    lines = head.split(b"\r\n")
-    first = _targets.get(lines[0])
-    if first is None:
-        first = _read_request_line(lines[0], limits)
-    target, asked = first
-    environ.update(target)
-    del lines[0]
-    if len(lines) > limits.header_count:
-        raise Refusal(431, f"more than {limits.header_count} header fields")
-    known = _fields.get
-    for line in lines:
-        field = known(line)
-        if field is None:
-            field = _read_field(line, limits)
-        key, value, bits = field
-        if bits:
-            if bits & DROPPED:
-                continue
-            asked |= bits
-        if key in environ:
-            if key in _ONCE:
-                raise Refusal(400, f"{_ONCE[key]} is repeated")
-            environ[key] += ("; " if key == "HTTP_COOKIE" else ",") + value  # RFC 9110, 5.3; RFC 6265, 5.4
+    __slots__ = ("_base", "_fields", "_limits", "_names", "_targets")
+
+    def __init__(self, base: dict[str, Any], limits: Limits) -> None:
+        # Placeholders for what `Connection` fills in: a copied dictionary that need not grow is copied twice as fast.
+        self._base = {"REMOTE_ADDR": "", "REMOTE_PORT": "", "tafe.request_id": "", **base}
+        self._limits = limits
+        self._targets: dict[bytes, tuple[dict[str, Any], int]] = {}  # by request line
+        self._fields: dict[bytes, _Field] = {}  # by field line
+        self._names: dict[bytes, str] = {}  # by field name: those whose lines differ
+
+    def parse(self, head: bytes) -> tuple[dict[str, Any], int]:
+        """Return the environ for `head` (without the final empty line), and what it asked for, as bits.
+
+        Raises `Refusal`. Lines are judged in order, then the head as a whole.
+        """
+        lines = head.split(b"\r\n")
+        target = self._targets.get(lines[0])
+        if target is None:
+            target = self._read_request_line(lines[0])
+        environ = target[0].copy()
+        asked = target[1]
+        if len(lines) > self._limits.header_count + 1:
+            raise Refusal(431, f"more than {self._limits.header_count} header fields")
+        known = self._fields.get
+        for line in lines[1:]:
+            field = known(line)
+            if field is None:
+                field = self._read_field(line)
+            key, value, bits = field
+            if bits:
+                if bits & DROPPED:
+                    continue
+                asked |= bits
+            if key in environ:
+                if key in _ONCE:
+                    raise Refusal(400, f"{_ONCE[key]} is repeated")
+                environ[key] += ("; " if key == "HTTP_COOKIE" else ",") + value  # RFC 9110, 5.3; RFC 6265, 5.4
+            else:
+                environ[key] = value
+        if asked & (HOST | HTTP_1_0 | CHUNKED | ABSOLUTE) != HOST:
+            _check_whole(environ, asked)
+        return environ, asked
+
+    def _read_request_line(self, line: bytes) -> tuple[dict[str, Any], int]:
+        if len(line) > self._limits.request_line_bytes:
+            raise Refusal(414, f"the request line is longer than {self._limits.request_line_bytes} bytes")
+        parts, asked = _read_request_line(line)
+        target = ({**self._base, **parts}, asked)
+        if len(line) <= _MAX_LINE:
+            if len(self._targets) >= _MAX_TARGETS:
+                self._targets.clear()
+            self._targets[line] = target
+        return target
+
+    def _read_field(self, line: bytes) -> _Field:
+        """Check one field line and translate it; remember it where that is worth it."""
+        if len(line) > self._limits.header_field_bytes:
+            raise Refusal(431, f"a header field is longer than {self._limits.header_field_bytes} bytes")
+        name, colon, raw_value = line.partition(b":")
+        key = self._names.get(name)
+        if key is None or not colon:
+            key = _read_name(name, colon, line)
+            if len(name) <= _MAX_NAME:
+                if len(self._names) >= _MAX_REMEMBERED:
+                    self._names.clear()
+                self._names[name] = key
+        value = raw_value.strip(b" \t")
+        if _BAD_VALUE.search(value):
+            raise Refusal(400, "a header value holds a control character (RFC 9110, 5.5)")
+        if b"_" in name:
+            # CGI gives `X_Forwarded_For` and `X-Forwarded-For` one name: the first must not speak for the second.
+            bits = DROPPED
         else:
-            environ[key] = value
-    if asked & (HOST | HTTP_1_0 | CHUNKED | ABSOLUTE) != HOST:
-        _check_whole(environ, asked)
-    return asked
+            check = _SPECIAL.get(key)
+            bits = check(value) if check else 0
+        field = (key, value.decode("latin-1"), bits & ~_SECRET)
+        if len(line) <= _MAX_LINE and not bits & _SECRET:
+            if len(self._fields) >= _MAX_REMEMBERED:
+                self._fields.clear()
+            self._fields[line] = field
+        return field
 
 
 def _check_whole(environ: dict[str, Any], asked: int) -> None:
@@ -107,9 +158,8 @@ def _check_whole(environ: dict[str, Any], asked: int) -> None:
             raise Refusal(400, "Transfer-Encoding in HTTP/1.0 (RFC 9112, 6.1)")
 
 
-def _read_request_line(line: bytes, limits: Limits) -> tuple[dict[str, str], int]:
-    if len(line) > limits.request_line_bytes:
-        raise Refusal(414, f"the request line is longer than {limits.request_line_bytes} bytes")
+def _read_request_line(line: bytes) -> tuple[dict[str, str], int]:
+    """Method, target and version as environ entries, and bits."""
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
         raise _request_line_refusal(line)
@@ -117,7 +167,7 @@ def _read_request_line(line: bytes, limits: Limits) -> tuple[dict[str, str], int
     if major != b"1" or minor not in b"01":
         raise Refusal(505, "the version must be HTTP/1.1 or HTTP/1.0")
     method = method_b.decode("ascii")
-    asked = HTTP_1_0 if minor == b"0" else 0
+    asked = (HTTP_1_0 if minor == b"0" else 0) | (HEAD if method == "HEAD" else 0)
     if method == "CONNECT":
         raise Refusal(501, "CONNECT is for proxies")
     if b"#" in target:
@@ -145,12 +195,7 @@ def _read_request_line(line: bytes, limits: Limits) -> tuple[dict[str, str], int
         "REQUEST_URI": raw,
         "SERVER_PROTOCOL": "HTTP/1.0" if minor == b"0" else "HTTP/1.1",
     }
-    result = (environ, asked)
-    if len(line) <= _MAX_LINE:
-        if len(_targets) >= _MAX_REMEMBERED:
-            _targets.clear()
-        _targets[line] = result
-    return result
+    return environ, asked
 
 
 def _request_line_refusal(line: bytes) -> Refusal:
@@ -180,31 +225,6 @@ def _good_authority(value: bytes) -> bool:
     return match is not None and int(match[1] or 0) <= 65535
 
 
-def _read_field(line: bytes, limits: Limits) -> _Field:
-    """Check one field line and translate it; remember it where that is worth it."""
-    if len(line) > limits.header_field_bytes:
-        raise Refusal(431, f"a header field is longer than {limits.header_field_bytes} bytes")
-    name, colon, raw_value = line.partition(b":")
-    key = _names.get(name)
-    if key is None or not colon:
-        key = _read_name(name, colon, line)
-    value = raw_value.strip(b" \t")
-    if _BAD_VALUE.search(value):
-        raise Refusal(400, "a header value holds a control character (RFC 9110, 5.5)")
-    if b"_" in name:
-        # `X_Forwarded_For` and `X-Forwarded-For` are the same name to CGI: the first must not speak for the second.
-        bits = DROPPED
-    else:
-        check = _SPECIAL.get(key)
-        bits = check(value) if check else 0
-    field = (key, value.decode("latin-1"), bits & ~_SECRET)
-    if len(line) <= _MAX_LINE and not bits & _SECRET:
-        if len(_fields) >= _MAX_REMEMBERED:
-            _fields.clear()
-        _fields[line] = field
-    return field
-
-
 def _read_name(name: bytes, colon: bytes, line: bytes) -> str:
     if not colon or not _FIELD_NAME.fullmatch(name):
         if line[:1] in (b" ", b"\t"):
@@ -215,10 +235,6 @@ def _read_name(name: bytes, colon: bytes, line: bytes) -> str:
     key = name.decode("ascii").upper().replace("-", "_")
     if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         key = "HTTP_" + key
-    if len(name) <= 64:
-        if len(_names) >= _MAX_REMEMBERED:
-            _names.clear()
-        _names[name] = key
     return key
 
 
@@ -258,6 +274,10 @@ def _expect(value: bytes) -> int:
     return EXPECT
 
 
+def _request_id(_value: bytes) -> int:
+    return REQUEST_ID | _SECRET  # new with each request: nothing to remember
+
+
 def _secret(_value: bytes) -> int:
     return _SECRET
 
@@ -271,4 +291,5 @@ _SPECIAL: Final = {
     "HTTP_AUTHORIZATION": _secret,
     "HTTP_PROXY_AUTHORIZATION": _secret,
     "HTTP_COOKIE": _secret,
+    "HTTP_X_REQUEST_ID": _request_id,
 }

@@ -8,7 +8,6 @@ raised as such from `start_response`. Framing is decided by the caller (`wsgi.py
 from __future__ import annotations
 
 import re
-import time
 from email.utils import formatdate
 from typing import Any, Final
 
@@ -38,33 +37,42 @@ _HOP_BY_HOP: Final = frozenset(
     )
 )
 
+Head = tuple[bytes, int, int, int]  # status line and field lines, bits, declared length or -1, status
+_heads: dict[tuple[Any, ...], Head] = {}
 _statuses: dict[str, tuple[bytes, int]] = {}
 _lines: dict[tuple[str, str], tuple[bytes, int, int]] = {}
 
 END: Final = b"\r\n"
 END_CLOSE: Final = b"Connection: close\r\n\r\n"
 END_KEEP_ALIVE: Final = b"Connection: keep-alive\r\n\r\n"  # HTTP/1.0 wants to be told
-_SERVER_LINE: Final = "Server: tafe\r\n"
 CHUNKED_LINE: Final = b"Transfer-Encoding: chunked\r\n"
 
 
-def render(status: str, headers: list[tuple[str, str]]) -> tuple[bytes, int, int]:
-    """Return (status line and field lines, bits, declared length or -1).
+def render(status: str, headers: list[tuple[str, str]]) -> Head:
+    """Return the rendered head. Raises TypeError or ValueError naming what PEP 3333 does not allow."""
+    if type(headers) is not list:
+        raise TypeError(f"headers must be a list, not {type(headers).__name__} (PEP 3333)")
+    try:
+        head = _heads.get((status, *headers))
+    except TypeError:
+        head = None  # a list where a tuple should be, most likely: to be named below
+    return head or _render(status, headers)
 
-    Raises TypeError or ValueError naming what PEP 3333 does not allow.
-    """
+
+def _render(status: str, headers: list[tuple[str, str]]) -> Head:
+    """Render line by line; remember the whole if every line was known, so that values used once never fill the table."""
     known = _statuses.get(status) if type(status) is str else None
     line, bits = known or _status_line(status)
     parts = [line]
     length = -1
-    if type(headers) is not list:
-        raise TypeError(f"headers must be a list, not {type(headers).__name__} (PEP 3333)")
+    all_known = known is not None
     for header in headers:
         try:
             rendered = _lines.get(header)
         except TypeError:
             rendered = None
         if rendered is None:
+            all_known = False
             rendered = _header_line(header)
         if rendered[1]:
             if rendered[1] & HAS_LENGTH:
@@ -75,7 +83,12 @@ def render(status: str, headers: list[tuple[str, str]]) -> tuple[bytes, int, int
             if rendered[1] & (_DROPPED | HAS_LENGTH):
                 continue  # the caller writes the length, so that it is there once and true
         parts.append(rendered[0])
-    return b"".join(parts), bits, length
+    head = (b"".join(parts), bits, length, int(status[:3]))
+    if all_known:
+        if len(_heads) >= _MAX_REMEMBERED:
+            _heads.clear()
+        _heads[(status, *headers)] = head
+    return head
 
 
 def _status_line(status: object) -> tuple[bytes, int]:
@@ -129,25 +142,25 @@ def _meaning(name: str, value: str) -> tuple[int, int]:
     return 0, -1
 
 
-class DateLine:
-    """`Server` and `Date` as bytes, made anew at most once a second (RFC 9110, 6.6.1)."""
+_ends: dict[int, bytes] = {}
 
-    __slots__ = ("_bytes", "_until")
 
-    def __init__(self) -> None:
-        self._until = 0.0
-        self._bytes = b""
+def length_end(length: int) -> bytes:
+    """The last lines of a head that declares `length` and keeps an HTTP/1.1 connection."""
+    end = _ends.get(length)
+    if end is None:
+        end = b"Content-Length: %d\r\n\r\n" % length
+        if len(_ends) < _MAX_REMEMBERED:
+            _ends[length] = end
+    return end
 
-    def get(self, now_s: float) -> bytes:
-        """The two lines at monotonic time `now_s`."""
-        if now_s >= self._until:
-            wall = time.time()
-            self._until = now_s + 1.0 - wall % 1.0
-            self._bytes = f"{_SERVER_LINE}Date: {formatdate(wall, usegmt=True)}\r\n".encode("ascii")
-        return self._bytes
 
-    def without(self, bits: int, now_s: float) -> bytes:
-        """What of the two lines the application did not set itself."""
-        server, _, date = self.get(now_s).partition(b"\r\n")
-        own = b"" if bits & HAS_SERVER else server + b"\r\n"
-        return own if bits & HAS_DATE else own + date
+def own_lines(now_s: float) -> bytes:
+    """The `Server` and `Date` lines (RFC 9110, 6.6.1) at `now_s` of `time.time()`."""
+    return f"Server: tafe\r\nDate: {formatdate(now_s, usegmt=True)}\r\n".encode("ascii")
+
+
+def own_lines_without(bits: int, own: bytes) -> bytes:
+    """What of `own_lines` an application that set `bits` has not set itself."""
+    server, _, date = own.partition(b"\r\n")
+    return (b"" if bits & HAS_SERVER else server + b"\r\n") + (b"" if bits & HAS_DATE else date)

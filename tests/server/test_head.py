@@ -6,16 +6,21 @@ from typing import Any
 
 import pytest
 
-from tafe.http1.head import CHUNKED, CLOSE, EXPECT, HTTP_1_0, KEEP_ALIVE, LENGTH, parse_head
+from tafe.http1.head import CHUNKED, CLOSE, EXPECT, HTTP_1_0, KEEP_ALIVE, LENGTH, HeadParser
 from tafe.http1.refusal import Refusal
 from tafe.limits import Limits
 
 LIMITS = Limits()
 
 
+PARSER = HeadParser({}, LIMITS)
+
+
 def parse(*lines: str, limits: Limits = LIMITS) -> tuple[dict[str, Any], int]:
-    environ: dict[str, Any] = {}
-    asked = parse_head("\r\n".join(lines).encode("latin-1"), environ, limits)
+    parser = PARSER if limits is LIMITS else HeadParser({}, limits)
+    environ, asked = parser.parse("\r\n".join(lines).encode("latin-1"))
+    for filled_in_later in ("REMOTE_ADDR", "REMOTE_PORT", "tafe.request_id"):
+        assert environ.pop(filled_in_later) == ""
     return environ, asked
 
 
@@ -159,16 +164,12 @@ def test_limits_on_lines_and_their_number_are_kept() -> None:
 
 
 def test_the_tables_of_remembered_lines_stay_bounded() -> None:
-    from tafe.http1 import head
-
     for n in range(9000):
         parse(f"GET /{n} HTTP/1.1", "Host: a", f"X-{n}: {n}")
-    for table in (head._fields, head._names, head._targets):
+    for table in (PARSER._fields, PARSER._names, PARSER._targets):
         assert len(table) <= 4096
 
 
 def test_secrets_are_not_remembered() -> None:
-    from tafe.http1 import head
-
     parse("GET / HTTP/1.1", "Host: a", "Authorization: Bearer abc", "Cookie: session=abc")
-    assert not any(b"abc" in line for line in head._fields)
+    assert not any(b"abc" in line for line in PARSER._fields)

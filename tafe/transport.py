@@ -1,0 +1,167 @@
+"""A client's socket: watched, read, written and closed on gevent's loop, with one deadline at a time.
+
+One persistent read watcher calls `_on_readable` on the hub. It is level-triggered, so it must not stay active with
+nobody taking what it announces: `_pause` stops it at end of file, when enough is read ahead, and while a request's
+greenlet reads by itself. `receive` and `write` are for that greenlet and wait in it; everything else runs on the hub.
+Knows bytes, not HTTP; what to do with them is its subclass's (`connection.py`).
+"""
+
+from __future__ import annotations
+
+import _socket
+import struct
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import greenlet
+
+from tafe.body import ClientGone
+from tafe.deadlines import NEVER
+
+if TYPE_CHECKING:
+    from tafe.server import WSGIServer
+
+_READ: Final = 1  # libev's EV_READ and EV_WRITE
+_WRITE: Final = 2
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 s
+
+
+class Transport:
+    """A socket of the server's loop. Subclasses define `_on_readable` and `expired`."""
+
+    __slots__ = (
+        "_buffer",
+        "_paused",
+        "_recv",
+        "_sock",
+        "_watcher",
+        "eof",
+        "expires_s",
+        "gone",
+        "in_wait",
+        "queued_s",
+        "remote_addr",
+        "remote_port",
+        "send",
+        "server",
+    )
+
+    def __init__(self, server: WSGIServer, sock: _socket.socket, address: Any) -> None:
+        self.server = server
+        self.remote_addr: str = address[0] if address else ""  # a unix socket has none
+        self.remote_port: str = str(address[1]) if address else ""
+        self.eof = False  # the client will send no more
+        self.gone = False  # nothing can be sent any more: reset by the client, or closed by us
+        self.send = sock.send  # non-blocking: may take less than all, or raise BlockingIOError
+        self._sock = sock
+        self._recv = sock.recv
+        self._buffer = b""  # received, and not used yet
+        self._paused = False  # the watcher is stopped
+        self.in_wait = False  # a greenlet waits in `receive` or `write`, with a deadline on progress
+        self.queued_s = NEVER  # Deadlines' own
+        self.expires_s = monotonic() + server.idle_timeout_s
+        server.deadlines.queue(self)
+        self._watcher = server.loop.io(sock.fileno(), _READ)
+        self._watcher.start(self._on_readable)
+
+    def _on_readable(self) -> None:
+        raise NotImplementedError
+
+    def expired(self) -> None:
+        """The current deadline has passed (called by `Deadlines`)."""
+        raise NotImplementedError
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._watcher.stop()
+
+    def _resume(self) -> None:
+        if self._paused and not self.eof and not self.gone:
+            self._paused = False
+            self._watcher.start(self._on_readable)
+
+    def _expire_in(self, timeout_s: float) -> None:
+        self.expires_s = monotonic() + timeout_s if timeout_s else NEVER
+        self.server.deadlines.queue(self)
+
+    # -- for the request's greenlet
+
+    def receive(self, size: int) -> bytes:
+        """Wait for 1 to `size` bytes; the watcher is paused. Raises `ClientGone`."""
+        if self._buffer:
+            data, self._buffer = self._buffer[:size], self._buffer[size:]
+            return data
+        while not self.eof and not self.gone:
+            try:
+                data = self._recv(size)
+            except BlockingIOError:
+                self._wait(_READ, self.server.limits.body_timeout_s)
+            except OSError:
+                self.gone = True
+            else:
+                if data:
+                    return data
+                self.eof = True
+        raise ClientGone("the body broke off")
+
+    def write(self, data: bytes) -> None:
+        """Send all of `data`, waiting for room as often as needed. Raises `ClientGone`."""
+        try:
+            sent = self.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.gone = True
+            raise ClientGone(str(error)) from error
+        if sent != len(data):
+            self._write_rest(memoryview(data)[sent:])
+
+    def _write_rest(self, view: memoryview) -> None:
+        while view:
+            self._wait(_WRITE, self.server.limits.write_timeout_s)
+            try:
+                view = view[self.send(view) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self.gone = True
+                raise ClientGone(str(error)) from error
+
+    def _wait(self, event: int, timeout_s: float) -> None:
+        """Let others run until the socket is ready. `expired` ends it after `timeout_s` without."""
+        server = self.server
+        request_expires_s = self.expires_s
+        watcher = server.loop.io(self._sock.fileno(), event)
+        watcher.start(greenlet.getcurrent().switch)
+        if timeout_s and monotonic() + timeout_s < request_expires_s:
+            self.in_wait = True
+            self._expire_in(timeout_s)
+        try:
+            server.hub.switch()
+        finally:
+            watcher.stop()
+            watcher.close()
+            self.in_wait = False
+            self.expires_s = request_expires_s
+
+    # -- the end
+
+    def _close_socket(self) -> None:
+        self.gone = True
+        self.expires_s = NEVER
+        self._watcher.stop()
+        self._watcher.close()
+        self._sock.close()
+
+    def _reset_when_closed(self) -> None:
+        """Have `close` send a reset in place of an orderly end."""
+        self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET_ON_CLOSE)
+
+    def _shutdown(self) -> bool:
+        """End our side, so that the client reads the end of the answer; False if there is no other side."""
+        try:
+            self._sock.shutdown(_socket.SHUT_WR)
+        except OSError:
+            return False
+        return not self.eof
