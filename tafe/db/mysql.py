@@ -15,6 +15,7 @@ Warnings and further result sets of a stored procedure are dropped.
 from __future__ import annotations
 
 import select
+import socket
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -23,7 +24,7 @@ from typing import Any
 import gevent
 import pymysql
 from gevent import monkey
-from pymysql.connections import Connection as PyMySQLConnection
+from pymysql import connections
 from pymysql.connections import MySQLResult
 from pymysql.constants import CLIENT, CR, ER, SERVER_STATUS
 
@@ -96,7 +97,7 @@ def _preferred_tls() -> ssl.SSLContext:
     return context
 
 
-class _Wire(PyMySQLConnection):
+class _Wire(connections.Connection):
     """PyMySQL's connection without its cursors."""
 
     # PyMySQL's own, which its type stubs leave out.
@@ -104,6 +105,23 @@ class _Wire(PyMySQLConnection):
     _sock: Any
     _result: MySQLResult | None
     _force_close: Callable[[], None]
+
+    def connect(self, sock: Any = None) -> None:
+        """PyMySQL's, except that a unix socket that cannot connect is closed now, not when the collector runs.
+
+        While the server is down there are two attempts a second.
+        """
+        if sock is None and self.unix_socket:
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.settimeout(self.connect_timeout)
+                sock.connect(self.unix_socket)
+            except BaseException:
+                sock.close()
+                raise
+            self.host_info = "unix socket"
+            self._secure = True
+        super().connect(sock)
 
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
         if not sslp:
@@ -153,7 +171,7 @@ class MySQLDriver:
 
     def connect(self) -> Connection:
         target = self._target
-        timeout = gevent.Timeout(self._connect_timeout_s)
+        timeout: Any = gevent.Timeout(self._connect_timeout_s)
         timeout.start()
         try:
             wire = _Wire(
@@ -173,14 +191,17 @@ class MySQLDriver:
         except gevent.Timeout as fired:
             if fired is not timeout:
                 raise
-            raise DatabaseUnavailable(f"no answer within connect_timeout_s={self._connect_timeout_s:g}") from None
+            why = f"no answer within connect_timeout_s={self._connect_timeout_s:g}"
         except Exception as error:  # noqa: BLE001  (whatever it is, there is no connection)
-            # Not chained: the server's own text names the user.
-            raise DatabaseUnavailable(_why_refused(error, self._connect_timeout_s)) from None
+            why = _why_refused(error, self._connect_timeout_s)
+        else:
+            wire.set_read_timeout(self._read_timeout_s)
+            return MySQLConnection(wire, self._name, self._read_timeout_s)
         finally:
             timeout.close()
-        wire.set_read_timeout(self._read_timeout_s)
-        return MySQLConnection(wire, self._name, self._read_timeout_s)
+            timeout = None  # fired, it refers to this frame, and so to a half-open socket until the collector runs
+        # Raised here, not above, so that it is not chained: the server's own text names the user.
+        raise DatabaseUnavailable(why)
 
 
 class MySQLConnection:
@@ -300,7 +321,7 @@ class MySQLConnection:
 def _why_refused(error: Exception, timeout_s: float) -> str:
     """A reason without user, password or text of the server."""
     number = error.args[0] if error.args and isinstance(error.args[0], int) else None
-    cause = getattr(error, "original_exception", None) or error.__context__
+    cause = error if isinstance(error, OSError) else getattr(error, "original_exception", None) or error.__context__
     if isinstance(cause, TimeoutError):
         return f"no answer within connect_timeout_s={timeout_s:g}"
     if isinstance(cause, OSError) and cause.strerror:

@@ -1,0 +1,401 @@
+"""MySQL's side: dead connections, killed statements, errors by number; on a real MariaDB."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import pytest
+from gevent import socket
+
+from tafe.errors import DatabaseUnavailable, IntegrityError, QueryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tafe.db import Database
+    from tests.services.mariadb import MariaDB
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def database(mysql_url: str, connect: Callable[..., Database]) -> Database:
+    """A pool of two, filled, with a table of 1,000 rows that carry a check value."""
+    made = connect(mysql_url, min_size=2, max_size=2)
+    made.open()
+    made.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, text VARCHAR(40))")
+    made.execute_many("INSERT INTO items VALUES (%s, %s)", ((n, f"item {n}") for n in range(1000)))
+    return made
+
+
+def connection_ids(database: Database) -> list[int]:
+    """The server's numbers of the pool's idle connections."""
+    return [connection._wire.thread_id() for connection in database._pool._idle]
+
+
+def kill_idle(database: Database, mariadb: MariaDB) -> None:
+    """End the pool's idle connections on the server, and wait until that has reached them."""
+    for connection in database._pool._idle:
+        mariadb.query(f"KILL CONNECTION {connection._wire.thread_id()}")
+        deadline = time.monotonic() + 5
+        while not connection._wire.peer_has_closed():
+            assert time.monotonic() < deadline
+            gevent.sleep(0.001)
+
+
+def item(database: Database, number: int) -> None:
+    row = database.fetch_one("SELECT id, text FROM items WHERE id = %s", (number,))
+    assert row == {"id": number, "text": f"item {number}"}
+
+
+def test_connections_are_in_autocommit_mode_and_speak_utf8mb4(database: Database) -> None:
+    row = database.fetch_one("SELECT @@autocommit AS a, @@character_set_client AS c")
+    assert row == {"a": 1, "c": "utf8mb4"}
+
+
+def test_a_read_on_a_killed_idle_connection_is_repeated_on_another(database: Database, mariadb: MariaDB) -> None:
+    kill_idle(database, mariadb)
+    item(database, 7)
+    assert database.stats.discarded == 2
+    assert database.ready
+
+
+def test_a_write_on_a_killed_idle_connection_is_sent_once_on_another(database: Database, mariadb: MariaDB) -> None:
+    kill_idle(database, mariadb)
+    assert database.execute("INSERT INTO items VALUES (5000, 'once')").rowcount == 1
+    kill_idle(database, mariadb)
+    assert database.fetch_one("INSERT INTO items VALUES (5001, 'once') RETURNING id") == {"id": 5001}
+
+
+def test_a_transaction_begins_on_another_connection_if_the_idle_ones_were_killed(
+    database: Database, mariadb: MariaDB
+) -> None:
+    kill_idle(database, mariadb)
+    with database.transaction() as tx:
+        tx.execute("INSERT INTO items VALUES (5000, 'once')")
+    assert database.fetch_one("SELECT COUNT(*) AS c FROM items") == {"c": 1001}
+
+
+def test_inside_a_transaction_nothing_is_repeated(database: Database, mariadb: MariaDB) -> None:
+    def change() -> None:
+        with database.transaction() as tx:
+            tx.execute("INSERT INTO items VALUES (5000, 'lost')")
+            row = tx.fetch_one("SELECT CONNECTION_ID() AS id")
+            assert row is not None
+            mariadb.query(f"KILL CONNECTION {row['id']}")
+            with pytest.raises(DatabaseUnavailable):
+                tx.fetch_one("SELECT 1")
+            with pytest.raises(DatabaseUnavailable, match="lost earlier in this transaction"):
+                tx.fetch_one("SELECT 1")
+
+    with pytest.raises(DatabaseUnavailable, match="lost in a transaction, which is undone"):
+        change()
+    assert database.fetch_one("SELECT id FROM items WHERE id = 5000") is None
+    assert database.stats.in_use == 0
+
+
+def test_a_connection_lost_at_commit_says_that_the_outcome_is_not_known(database: Database, mariadb: MariaDB) -> None:
+    def change() -> None:
+        with database.transaction() as tx:
+            row = tx.fetch_one("SELECT CONNECTION_ID() AS id")
+            assert row is not None
+            mariadb.query(f"KILL CONNECTION {row['id']}")
+            gevent.sleep(0.05)
+
+    with pytest.raises(DatabaseUnavailable, match="lost at COMMIT"):
+        change()
+    assert database.stats.in_use == 0
+
+
+def test_a_read_whose_connection_is_killed_while_it_runs_is_repeated(database: Database, mariadb: MariaDB) -> None:
+    running = gevent.spawn(database.fetch_one, "SELECT SLEEP(0.3) AS s, CONNECTION_ID() AS id")
+    gevent.sleep(0.1)
+    killed = mariadb.query("SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(0.3)%%'")
+    assert len(killed) == 1
+    mariadb.query(f"KILL CONNECTION {killed[0]['id']}")
+    row = running.get(timeout=5)
+    assert row["s"] == 0
+    assert row["id"] != killed[0]["id"]
+
+
+def test_a_write_whose_connection_is_killed_while_it_runs_is_not_repeated(database: Database, mariadb: MariaDB) -> None:
+    slow = "UPDATE items SET text = SLEEP(0.3) WHERE id = 1"
+    running = gevent.spawn(database.execute, slow)
+    gevent.sleep(0.1)
+    (killed,) = mariadb.query("SELECT id FROM information_schema.processlist WHERE info LIKE 'UPDATE items%%'")
+    mariadb.query(f"KILL CONNECTION {killed['id']}")
+    running.join()
+    assert isinstance(running.exception, DatabaseUnavailable)
+    item(database, 1)
+
+
+def test_a_killed_statement_is_an_error_and_its_connection_stays(database: Database, mariadb: MariaDB) -> None:
+    running = gevent.spawn(database.execute, "UPDATE items SET text = SLEEP(0.3) WHERE id = 1")
+    gevent.sleep(0.1)
+    (killed,) = mariadb.query("SELECT id FROM information_schema.processlist WHERE info LIKE 'UPDATE items%%'")
+    mariadb.query(f"KILL QUERY {killed['id']}")
+    running.join()
+    assert isinstance(running.exception, QueryError)
+    assert running.exception.number == 1317
+    assert database.stats.discarded == 0
+    item(database, 1)
+
+
+def test_a_greenlet_killed_in_mid_statement_discards_its_connection_and_nobody_reads_its_rows(
+    database: Database,
+) -> None:
+    for number in range(10):
+        greenlet = gevent.spawn(database.fetch_one, "SELECT SLEEP(0.02), 'wrong' AS text, -1 AS id")
+        gevent.sleep(0.005)
+        greenlet.kill()
+        item(database, number)
+        gevent.sleep(0.02)
+        item(database, number)
+    assert database.stats.discarded == 10
+
+
+def test_a_greenlet_killed_between_two_rows_discards_its_connection(database: Database) -> None:
+    big = "SELECT REPEAT('x', 200000) AS text, id FROM items LIMIT 100"
+    killed = 0
+    for number in range(12):
+        greenlet = gevent.spawn(database.fetch_all, big)
+        gevent.sleep(0.001 * number)
+        killed += not greenlet.ready()
+        greenlet.kill()
+        item(database, number)
+    assert killed
+    assert database.stats.discarded == killed
+
+
+def test_a_statement_without_an_answer_is_given_up_after_read_timeout(
+    mysql_url: str, connect: Callable[..., Database]
+) -> None:
+    database = connect(mysql_url, max_size=1, min_size=1, read_timeout_s=0.1)
+    begun = time.monotonic()
+    with pytest.raises(DatabaseUnavailable, match=r"no answer within read_timeout_s=0\.1"):
+        database.fetch_one("SELECT SLEEP(3)")
+    assert time.monotonic() - begun < 1  # and not repeated
+    assert database.fetch_one("SELECT 1 AS a") == {"a": 1}
+    assert database.stats.discarded == 1
+
+
+def test_connections_that_idled_for_long_are_checked_before_a_request_gets_one(
+    database: Database, mariadb: MariaDB
+) -> None:
+    before = set(connection_ids(database))
+    kill_idle(database, mariadb)
+    for connection in database._pool._idle:
+        connection.last_used_s -= 3600
+    with database.transaction() as tx:  # BEGIN was not what found out
+        row = tx.fetch_one("SELECT CONNECTION_ID() AS id")
+        assert row is not None
+        assert row["id"] not in before
+    assert database.stats.discarded == 2
+
+
+def test_a_healthy_connection_survives_its_check(database: Database) -> None:
+    before = connection_ids(database)
+    for connection in database._pool._idle:
+        connection.last_used_s -= 3600
+    item(database, 3)
+    assert sorted(connection_ids(database)) == sorted(before)
+
+
+def test_a_deadlock_breaks_the_transaction_so_that_nothing_of_it_is_kept(database: Database) -> None:
+    outcomes: list[Any] = []
+
+    def change(first: int, second: int) -> None:
+        try:
+            with database.transaction() as tx:
+                tx.execute("UPDATE items SET text = 'changed' WHERE id = %s", (first,))
+                gevent.sleep(0.05)
+                try:
+                    tx.execute("UPDATE items SET text = 'changed' WHERE id = %s", (second,))
+                except QueryError as error:
+                    outcomes.append(error.number)
+                    with pytest.raises(QueryError, match="not open"):
+                        tx.execute("UPDATE items SET text = 'stray' WHERE id = 9")
+        except QueryError as error:
+            outcomes.append(str(error))
+
+    gevent.joinall([gevent.spawn(change, 1, 2), gevent.spawn(change, 2, 1)], raise_error=True)
+    assert outcomes[0] == 1213
+    assert "ended by the database" in outcomes[1]
+    assert database.fetch_all("SELECT DISTINCT text FROM items WHERE id IN (1, 2)") == [{"text": "changed"}]
+    item(database, 9)
+
+
+def test_ddl_inside_a_transaction_is_reported_because_it_commits(database: Database) -> None:
+    def change() -> None:
+        with database.transaction() as tx:
+            tx.execute("CREATE TABLE more (a INTEGER)")
+
+    with pytest.raises(QueryError, match=r"ended the transaction.*CREATE TABLE more"):
+        change()
+
+
+def test_turning_autocommit_off_is_reported_and_leaks_to_nobody(database: Database) -> None:
+    with pytest.raises(QueryError, match="turned autocommit off"):
+        database.execute("SET autocommit = 0")
+    for _ in range(4):
+        assert database.fetch_one("SELECT @@autocommit AS a") == {"a": 1}
+
+
+def test_errors_carry_the_server_s_number_and_text(database: Database) -> None:
+    with pytest.raises(QueryError, match=r"\(1146\) Table .*nowhere' doesn't exist") as missing:
+        database.fetch_all("SELECT 1 FROM nowhere")
+    assert missing.value.number == 1146
+    with pytest.raises(IntegrityError, match=r"\(1062\) Duplicate entry") as duplicate:
+        database.execute("INSERT INTO items VALUES (1, 'again')")
+    assert duplicate.value.number == 1062
+
+
+def test_a_statement_larger_than_the_server_accepts_blames_the_statement(database: Database, mariadb: MariaDB) -> None:
+    (row,) = mariadb.query("SELECT @@max_allowed_packet AS size")
+    with pytest.raises((QueryError, DatabaseUnavailable)):
+        database.execute("INSERT INTO items VALUES (6000, %s)", ("x" * (row["size"] + 10),))
+    item(database, 1)
+    assert database.stats.in_use == 0
+
+
+def test_further_results_of_a_procedure_do_not_reach_the_next_statement(database: Database) -> None:
+    database.execute("CREATE PROCEDURE two() BEGIN SELECT 1 AS a; SELECT 2 AS b; END")
+    for number in range(5):
+        assert database.fetch_all("CALL two()") == [{"a": 1}]
+        item(database, number)
+
+
+def test_a_server_that_asks_for_a_local_file_gets_none(database: Database, tmp_path: Any) -> None:
+    (tmp_path / "secret.txt").write_text("1\tsecret\n")
+    with pytest.raises((QueryError, DatabaseUnavailable)):
+        database.execute(f"LOAD DATA LOCAL INFILE '{tmp_path}/secret.txt' INTO TABLE items")
+    item(database, 1)
+
+
+def test_a_unix_socket_can_be_used_instead_of_the_host(
+    mysql_url: str, mariadb: MariaDB, connect: Callable[..., Database]
+) -> None:
+    socket = str(mariadb.directory / "mariadb.sock").replace("/", "%2F")
+    database = connect(f"{mysql_url}?unix_socket={socket}".replace(f":{mariadb.port}", ":1"))
+    assert database.fetch_one("SELECT 1 AS a") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("s3cret", "wrong"), "access denied: check user and password"),
+        (("/db_", "/nodb_"), "no such database"),
+        (("127.0.0.1", "host.invalid"), "is unavailable: "),
+        (("?", "?unix_socket=%2Fno%2Fsocket&"), "no such file or directory"),
+    ],
+)
+def test_why_no_connection_can_be_made_is_told_without_user_and_password(
+    mysql_url: str, connect: Callable[..., Database], change: tuple[str, str], said: str
+) -> None:
+    url = f"{mysql_url}?charset=utf8mb4".replace(*change)
+    database = connect(url, name="shop", connect_timeout_s=0.9)
+    with pytest.raises(DatabaseUnavailable) as caught:
+        database.open()
+    text = str(caught.value)
+    assert text.startswith("database shop is unavailable: ")
+    assert said in text
+    assert "tafe" not in text
+    assert "s3cret" not in text
+    assert caught.value.__context__ is None
+
+
+def test_a_refused_connection_is_told_as_such(
+    free_port: Any, cooperative: None, connect: Callable[..., Database]
+) -> None:
+    database = connect(f"mysql://ana:hidden@127.0.0.1:{free_port()}/shop")
+    with pytest.raises(DatabaseUnavailable, match="database shop is unavailable: connection refused"):
+        database.fetch_one("SELECT 1")
+
+
+def fill_accept_queue(port: int) -> list[Any]:
+    """Connect until nothing answers any more; return the sockets."""
+    filling = []
+    while True:
+        one = socket.socket()
+        one.settimeout(0.05)
+        filling.append(one)
+        try:
+            one.connect(("127.0.0.1", port))
+        except TimeoutError:
+            return filling
+
+
+@pytest.mark.parametrize("kind", ["drops", "silent", "garbage", "hangs up"])
+def test_a_server_that_never_completes_the_login_is_given_up_after_connect_timeout(
+    kind: str, cooperative: None, connect: Callable[..., Database]
+) -> None:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    port = listener.getsockname()[1]
+    accepted: list[Any] = []
+
+    def serve() -> None:
+        while kind != "silent":
+            client, _ = listener.accept()
+            accepted.append(client)
+            if kind == "garbage":
+                client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20)
+            client.close()
+
+    if kind == "drops":
+        # Linux drops the SYN when the accept queue is full: as a host that is gone looks.
+        accepted += fill_accept_queue(port)
+    server = gevent.spawn(serve) if kind in {"garbage", "hangs up"} else None
+    database = connect(f"mysql://ana:hidden@127.0.0.1:{port}/shop", connect_timeout_s=0.3)
+    begun = time.monotonic()
+    waiting = [gevent.spawn(database.fetch_one, "SELECT 1") for _ in range(5)]
+    gevent.joinall(waiting)
+    assert time.monotonic() - begun < 0.8
+    assert {type(greenlet.exception) for greenlet in waiting} == {DatabaseUnavailable}
+    if server is not None:
+        server.kill()
+    for open_socket in [listener, *accepted]:
+        open_socket.close()
+
+
+PATCHED = """
+from gevent import monkey
+monkey.patch_all()
+import sys, time
+import gevent
+from tafe.db import Database
+
+database = Database.from_url(sys.argv[1], min_size=4, max_size=4)
+database.open()
+begun = time.monotonic()
+waiting = [gevent.spawn(database.fetch_one, "SELECT SLEEP(0.2) AS s, %s AS n", (n,)) for n in range(8)]
+rows = [greenlet.get() for greenlet in waiting]
+took = time.monotonic() - begun
+assert rows == [{"s": 0, "n": n} for n in range(8)], rows
+assert 0.4 <= took < 0.75, took  # two rounds of four at a time
+database.close()
+print("ok")
+"""
+
+
+def test_in_a_monkey_patched_process_statements_run_side_by_side(mariadb: MariaDB) -> None:
+    url = mariadb.create_database("patched")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PATCHED, url], capture_output=True, text=True, timeout=20, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+
+
+def test_in_a_process_that_is_not_patched_statements_work_one_after_the_other(mariadb: MariaDB) -> None:
+    url = mariadb.create_database("unpatched")
+    script = PATCHED.replace("monkey.patch_all()", "").replace("SLEEP(0.2)", "0").replace("0.4 <=", "0 <=")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, url], capture_output=True, text=True, timeout=20, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
