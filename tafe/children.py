@@ -2,7 +2,8 @@
 
 Acts only: whether a worker is to be started or stopped is decided in generations.py and said by master.py.
 A worker that was told to stop has a time after which it is killed. One whose hub has not turned for the heartbeat
-timeout gets SIGABRT first, so that it writes where it is stuck, and is killed shortly after.
+timeout gets SIGABRT first, so that it writes where it is stuck, and is killed shortly after. It writes into the
+temporary file that gunicorn gives every worker, which the arbiter reads when the worker is gone: the log stays whole.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from tafe.settings import Settings
 
 _SLOTS = 2 * 512 + 64  # two generations of the most workers there can be, and some that still drain
 _ABORT_S = 2.0  # for a stuck worker to write its stack after SIGABRT, until it is killed
+_STACK_BYTES = 64 * 1024  # faulthandler writes at most 100 calls
+_LATE_S = 1.0  # between two looks; the arbiter takes at most half of it when the machine is well
 _BOOT_ERROR = 3  # gunicorn's exit status for a worker that failed before it served
 
 
@@ -81,6 +84,7 @@ class Child:
     told: bool = False  # it has been told to stop
     aborted: bool = False  # it was stuck
     kill_s: float | None = None  # when it is killed, if it is still there
+    last_stack: str = ""  # where it was when it crashed or was aborted
 
 
 class Children:
@@ -138,6 +142,7 @@ class Children:
             worker.init_process()
         except Exception:  # noqa: BLE001  the worker's last word, whatever it was
             self._log.exception("worker %d failed", worker.pid)
+            worker.slot.text = "the traceback is above"
             sys.exit(_BOOT_ERROR)
         sys.exit(0)
 
@@ -164,6 +169,7 @@ class Children:
                 return ended
             child = self._living.pop(pid, None)
             if child is not None:  # as process 1 of a container we also inherit orphans
+                child.last_stack = _stack_left_by(child.worker)
                 child.worker.tmp.close()
                 child.slot.pid = 0
                 ended.append((child, os.waitstatus_to_exitcode(status)))
@@ -171,7 +177,7 @@ class Children:
     def end_the_stuck(self, timeout_s: float) -> None:
         """Abort workers whose hub does not turn; kill those that did not stop in time."""
         now = time.monotonic()
-        paused = now - self._looked_s > timeout_s / 2  # we did not run either, so no worker is to blame
+        paused = now - self._looked_s > _LATE_S  # we did not run either, so no worker is to blame
         self._looked_s = now
         for child in self:
             silent_s = now - child.slot.beat_ns / 1e9
@@ -181,7 +187,16 @@ class Children:
                 child.kill_s = None
                 os.kill(child.pid, signal.SIGKILL)
             elif silent_s > timeout_s and not paused and not child.aborted:
-                self._log.critical("worker %d is stuck: its hub has not turned for %.1f s; where:", child.pid, silent_s)
+                self._log.critical("worker %d is stuck: its hub has not turned for %.1f s", child.pid, silent_s)
                 child.aborted = True
                 child.kill_s = now + _ABORT_S
                 os.kill(child.pid, signal.SIGABRT)
+
+
+def _stack_left_by(worker: Any) -> str:
+    """What faulthandler wrote into the worker's temporary file, innermost call first, without the outer machinery."""
+    written = os.pread(worker.tmp.fileno(), _STACK_BYTES, 0).decode("utf-8", "replace")
+    lines = [line for line in written.splitlines() if line.startswith("  File ")]
+    while lines and load.is_machinery(lines[-1].split('"')[1]):
+        lines.pop()
+    return "\n".join(lines)

@@ -63,8 +63,9 @@ def refuse_newcomers(listener: socket.socket) -> None:
     """Let no further TCP connection begin, so that the queue can be emptied and the listener closed without a loss.
 
     A packet filter drops each SYN: handshakes under way end well, and a newcomer asks again a second later and is then
-    refused. Without it, whoever connects between the last accept and the close is reset. For all processes that share
-    the socket. Does nothing for a unix socket, where the gap is some microseconds, or where filters are not allowed.
+    refused. Without it, whoever connects between the last accept and the close is reset. It holds for every process
+    that shares the socket and is never taken back, so it is only for a socket that nobody will accept from again.
+    Does nothing for a unix socket, where the gap is some microseconds, or where filters are not allowed.
     """
     if listener.family not in (socket.AF_INET, socket.AF_INET6):
         return

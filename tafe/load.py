@@ -19,6 +19,9 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+import click
+import gunicorn
+
 from tafe.errors import UsageError
 
 WSGIApplication = Callable[..., Any]
@@ -26,6 +29,9 @@ WSGIApplication = Callable[..., Any]
 _DEFAULT_NAMES = ("app", "application")  # uvicorn's and gunicorn's habit
 _SPEC = re.compile(r"(?P<module>[\w.]+)(?::(?P<name>[\w.]+)(?P<call>\(\))?)?")
 _SCREEN_FRAMES = 12  # the innermost frames that are shown of a failure
+_MACHINERY = tuple(
+    os.path.dirname(str(module.__file__)) + os.sep for module in (importlib, gunicorn, click, sys.modules[__package__])
+)
 _ALLOWED = "MODULE:NAME, or MODULE:NAME() for a factory without arguments"
 
 
@@ -94,7 +100,7 @@ def failure(error: BaseException) -> str:
     """What to show of an error raised while loading: the application's frames and the message."""
     if isinstance(error, UsageError):
         return str(error)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not is_machinery(frame.filename)]
     lines = traceback.format_list(frames[-_SCREEN_FRAMES:])
     if len(frames) > _SCREEN_FRAMES:
         lines.insert(0, f"  ... {len(frames) - _SCREEN_FRAMES} outer frames left out\n")
@@ -164,7 +170,6 @@ def _attribute(module: ModuleType, target: Target) -> Any:
     return found
 
 
-def _is_machinery(filename: str) -> bool:
-    """Code that is in every such traceback and is never the reason: the import system and this package."""
-    own = os.path.dirname(__file__)
-    return filename.startswith("<frozen importlib") or filename == __file__ or os.path.dirname(filename) == own
+def is_machinery(filename: str) -> bool:
+    """Code that is around every application and is never the reason: import system, gunicorn, click, this package."""
+    return filename.startswith(("<frozen ", *_MACHINERY))

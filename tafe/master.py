@@ -35,6 +35,7 @@ from tafe.lifecycle import State
 from tafe.reload import SourceWatcher
 from tafe.resolve import Resolved
 from tafe.settings import BY_NAME
+from tafe.values import parse_address
 
 _UNSETTLED_S = 0.05  # between two looks while a worker starts or stops
 _SETTLED_S = 0.5  # else; also how soon a saved file is noticed with --reload
@@ -232,23 +233,24 @@ class Master(Arbiter):
 
     def _ended(self, child: Child, code: int) -> None:
         """Cases: we asked for it; a candidate's; nobody ever loaded the application; a worker that served."""
-        if child.told or self._ending:
+        if child.told or self._ending or self._waits_for_save:
             return
         now = time.monotonic()
         reason = child.slot.text if child.slot.state is State.STARTING else ""
+        where = f"; its last stack:\n{child.last_stack}" if child.last_stack else ""
         how = f"worker {child.pid} {_how_it_ended(code)}"
         if self._candidate is not None and child.generation == self._candidate.number:
-            self._abandon(reason or how)
+            self._abandon(reason or how + where)
         elif not self._loaded and child.slot.state is State.STARTING:
-            self._start_failed(reason or f"{how} while loading it", code)
+            self._start_failed(reason or f"{how} while loading it{where}", code)
         else:
             self._backoff.failed(now, now - child.started_s, child.ready_s is not None)
             delay_s = self._backoff.not_before_s - now
             when = f"in {delay_s:.1f} s" if delay_s > 0 else "now"
-            self.log.error("%s; its replacement starts %s%s", how, when, reason and f"\n{reason}")
+            self.log.error("%s; its replacement starts %s%s%s", how, when, where, reason and f"\n{reason}")
 
     def _start_failed(self, reason: str, code: int) -> None:
-        problem = f"{self._serving.settings.app} cannot be loaded\n{reason}"
+        problem = f"{self._serving.settings.app} cannot be served\n{reason}"
         if self._sources is None:
             raise StartFailed(problem, code if code == self.APP_LOAD_ERROR else self.WORKER_BOOT_ERROR)
         self.log.error("%s\nwaiting for a source file to be saved", problem)
@@ -264,12 +266,13 @@ class Master(Arbiter):
     def reload(self) -> None:
         """Prepare the next generation; nothing changes for the serving one until the new one is ready."""
         importlib.invalidate_caches()  # a module that was just written is to be found
+        self._observe(time.monotonic())
         try:
             resolved = self._settle()
             load.find(load.parse(resolved.settings.app))
             found = self._listen(resolved, self._serving.listeners)
         except UsageError as error:
-            self.log.error("reload refused, the old workers go on: %s", error)
+            self.log.error("reload refused, the old workers go on:\n%s", error)
             return
         if self._candidate is not None:
             self._drop_candidate()
@@ -291,10 +294,12 @@ class Master(Arbiter):
 
     def _abandon(self, reason: str) -> None:
         self._drop_candidate()
-        self.log.error("reload failed, the old workers go on: %s", reason)
+        self.log.error("reload failed, the old workers go on:\n%s", reason)
 
     def _drop_candidate(self) -> None:
         assert self._candidate is not None
+        for child in self._children.of(self._candidate):
+            self._children.tell(child, signal.SIGTERM, self._candidate.settings.graceful_timeout_s)
         _close(self._candidate.listeners, keep=self._serving.listeners, unlink=True)
         self._candidate = None
 
@@ -324,6 +329,8 @@ class Master(Arbiter):
     def stop(self, graceful: bool = True) -> None:
         """Have the workers stop and wait for them; kill what is left when the time is up."""
         self._ending = self._ending or "quick"
+        addresses = [parse_address(text) for text in self._serving.settings.bind]
+        self._children.board.closes_for_good = not self._inherited and all(one.fd < 0 for one in addresses)
         self._children.board.stopping = True
         systemd.sd_notify("STOPPING=1", self.log)
         self.log.info("stopping%s", ": requests in flight are finished" if graceful else "")

@@ -22,7 +22,7 @@ _TEXT_LIMIT_BYTES = _PAGE_BYTES - _TEXT_START_BYTES
 # Words of a worker's page
 _PID, _GENERATION, _STATE, _BEAT_NS, _IN_FLIGHT, _REQUESTS, _RETIRING, _TEXT_BYTES = range(8)
 # Words of the arbiter's page
-_STOPPING, _HIGHEST_SLOT = range(2)
+_STOPPING, _FOR_GOOD, _HIGHEST_SLOT = range(3)
 
 
 class Slot:
@@ -123,6 +123,15 @@ class Scoreboard:
     @stopping.setter
     def stopping(self, value: bool) -> None:
         self._arbiter[_STOPPING] = value
+
+    @property
+    def closes_for_good(self) -> bool:
+        """Nobody will accept from the listeners after us; false if systemd or another parent holds them too."""
+        return bool(self._arbiter[_FOR_GOOD])
+
+    @closes_for_good.setter
+    def closes_for_good(self, value: bool) -> None:
+        self._arbiter[_FOR_GOOD] = value
 
     def free_slot(self) -> Slot | None:
         """The first slot that nobody uses; None if all are taken. Asked by the arbiter only."""

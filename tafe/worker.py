@@ -225,9 +225,9 @@ class TafeWorker(Worker):
             self._quick.wait(self.settings.drain_delay_s)
         for server in self._servers:
             server.draining = True
-            if whole_server:
+        if self.board is not None and self.board.stopping and self.board.closes_for_good:
+            for server in self._servers:
                 refuse_newcomers(server.socket)
-        if whole_server:
             self._quick.wait(_HANDSHAKE_S)
         for server in self._servers:
             while (accepted := server.do_read()) is not None:
@@ -282,7 +282,7 @@ class TafeWorker(Worker):
             signal.signal(number, signal.SIG_IGN)
         # SIGABRT is how an arbiter ends a stuck worker: the C handler writes where it is stuck, even if no Python
         # code can run.
-        faulthandler.enable(all_threads=False)
+        faulthandler.enable(sys.stderr if self.slot is None else self.tmp.fileno(), all_threads=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, set(signal.Signals))
 
     def _take_signals_while_serving(self) -> None:
