@@ -22,7 +22,7 @@ from tafe.app.failures import Failures
 from tafe.app.hooks import START_DEADLINE_S, STOP_DEADLINE_S, DeferredWork, WorkerHooks
 from tafe.app.jsontext import encode
 from tafe.app.request import Request
-from tafe.app.response import JSON_HEADER, NO_BODY, Response
+from tafe.app.response import JSON_HEADER, LENGTH_HEADERS, NO_BODY, Response
 from tafe.app.routing import Route, RouteInfo
 from tafe.app.streaming import Chunks, Sending, prepare
 from tafe.errors import UsageError
@@ -38,6 +38,7 @@ E = TypeVar("E", bound=BaseException)
 # nginx's client_max_body_size has the same default; a JSON body of that size takes some 10 ms of the hub to parse.
 MAX_BODY_BYTES = 1024 * 1024
 
+_SMALL = len(LENGTH_HEADERS)
 _NO_PARAMS: Mapping[str, Any] = MappingProxyType({})  # shared by requests, so nobody may write to it
 
 
@@ -184,9 +185,8 @@ class App:
         except KeyError:
             route, params = self._table.find(method, environ.get("PATH_INFO", ""))
         request = Request(environ, route, params, self._max_body_bytes)
-        span = environ.get("tafe.span")
-        if span is not None:
-            span.route = route.label
+        if "tafe.span" in environ:
+            environ["tafe.span"].route = route.label
         try:
             answer = self._answer(request) if self._before else route.call(request)
             if type(answer) is dict and not self._after and method != "HEAD":
@@ -196,7 +196,9 @@ class App:
         except BaseException as exc:  # noqa: BLE001 - `answer` raises again what is the server's
             response = self._failures.answer(exc, request)
         if response is None:
-            start_response("200 OK", [JSON_HEADER, ("Content-Length", str(len(body)))])
+            size = len(body)
+            length = LENGTH_HEADERS[size] if size < _SMALL else ("Content-Length", str(size))
+            start_response("200 OK", [JSON_HEADER, length])
             return [body] if request.deferred is None else Sending([body], request, self._deferred)
         if self._after:
             response = self._run_after(request, response)

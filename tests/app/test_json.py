@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import ujson
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -263,3 +264,19 @@ def test_keys_are_written_as_their_text() -> None:
         "null": "b",
         "2024-01-02": "d",
     }
+
+
+def test_the_options_passed_to_ujson_by_position_are_the_ones_meant() -> None:
+    value = {"b": "caf\u00e9 </a/b>", "a": [1, 2.5, None, True], "when": datetime.date(2026, 1, 2)}
+    by_name = ujson.dumps(
+        value,
+        ensure_ascii=True,
+        encode_html_chars=False,
+        escape_forward_slashes=False,
+        sort_keys=False,
+        indent=0,
+        allow_nan=False,
+        reject_bytes=True,
+        default=jsontext._default,
+    )
+    assert jsontext._dumps(value, *jsontext._DUMPS_OPTIONS) == by_name

@@ -21,8 +21,7 @@ class Live:
         self.server = server
 
     def connect(self) -> socket.socket:
-        client = socket.create_connection(self.server.address, timeout=5)
-        return client
+        return socket.create_connection(self.server.address, timeout=5)
 
     def ask(self, *pieces: bytes, half_close: bool = False) -> bytes:
         """Send `pieces` one by one on a new connection; return all that comes until the server closes."""

@@ -32,9 +32,12 @@ def refused(*lines: str, limits: Limits = LIMITS) -> tuple[int, str]:
 
 def test_a_head_becomes_an_environ_as_pep_3333_names_it() -> None:
     environ, asked = parse(
-        "POST /a%20b/c?x=1&y=%41 HTTP/1.1", "Host: example.com:8080", "X-Real-IP:\t10.0.0.1 ", "Content-Type: text/plain",
+        "POST /a%20b/c?x=1&y=%41 HTTP/1.1",
+        "Host: example.com:8080",
+        "X-Real-IP:\t10.0.0.1 ",
+        "Content-Type: text/plain",
         "Content-Length: 5",
-    )  # fmt: skip
+    )
     assert environ == {
         "REQUEST_METHOD": "POST",
         "SCRIPT_NAME": "",
