@@ -17,6 +17,7 @@ import pytest
 
 from tests.bidder import generator
 from tests.whole.client import Answer, Request, ask_all, summary
+from tests.whole.report import report_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,14 +83,6 @@ def auction(number: int, body: bytes) -> Request:
 
 def number_of(answer: Answer) -> int:
     return int(answer.request.headers["X-Request-Id"].removeprefix("auction-"))
-
-
-def report_of(directory: Path) -> dict[str, Any]:
-    """What `tafe report DIR --format json` prints."""
-    command = [sys.executable, "-m", "tafe", "report", str(directory), "--format", "json"]
-    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
-    report: dict[str, Any] = json.loads(printed.stdout)
-    return report
 
 
 def check_answer(answer: Answer) -> None:
