@@ -31,6 +31,7 @@ from pymysql.constants import CLIENT, CR, ER, SERVER_STATUS
 from tafe.db import sql as sql_
 from tafe.db.bulk import batches
 from tafe.db.driver import Connection, ConnectionLost, Result, Row
+from tafe.db.mysql_errors import CONSTRAINTS, FATAL_STATEMENTS, LOST, why_refused
 from tafe.db.url import MySQLTarget
 from tafe.errors import DatabaseUnavailable, IntegrityError, QueryError
 
@@ -42,47 +43,6 @@ _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 # The kernel's poll, since the patched one would wait on the hub.
 _poll = monkey.get_original("select", "poll")
 _READABLE = select.POLLIN
-
-# Numbers after which a connection is useless, in the words for the one who asked. (PyMySQL's constants lack some.)
-_LOST = {
-    0: "the connection is closed",
-    CR.CR_SERVER_GONE_ERROR: "the connection was lost before the statement was sent",
-    CR.CR_SERVER_LOST: "the connection was lost during a statement",
-    ER.CON_COUNT_ERROR: "too many connections",
-    ER.SERVER_SHUTDOWN: "the server is shutting down",
-    1077: "the server is shutting down",  # ER_NORMAL_SHUTDOWN
-    1079: "the server is shutting down",  # ER_SHUTDOWN_COMPLETE
-    1158: "the connection was lost during a statement",  # ER_NET_READ_ERROR
-    1159: "the connection was lost during a statement",  # ER_NET_READ_INTERRUPTED
-    1160: "the connection was lost during a statement",  # ER_NET_ERROR_ON_WRITE
-    1161: "the connection was lost during a statement",  # ER_NET_WRITE_INTERRUPTED
-    1203: "too many connections of this user",  # ER_TOO_MANY_USER_CONNECTIONS
-    1226: "the user's limit is used up",  # ER_USER_LIMIT_REACHED
-    1927: "the connection was killed on the server",  # ER_CONNECTION_KILLED (MariaDB)
-    4031: "the server closed an idle connection",  # ER_CLIENT_INTERACTION_TIMEOUT (MySQL 8)
-}
-_REFUSED = {
-    CR.CR_CONNECTION_ERROR: "the server cannot be reached",
-    CR.CR_CONN_HOST_ERROR: "the server cannot be reached",
-    CR.CR_SERVER_LOST: "the server ended the login",
-    ER.ACCESS_DENIED_ERROR: "access denied: check user and password",
-    ER.DBACCESS_DENIED_ERROR: "access denied to this database",
-    ER.BAD_DB_ERROR: "there is no such database on the server",
-    1129: "the server blocks this host",  # ER_HOST_IS_BLOCKED
-    1130: "the server does not admit this host",  # ER_HOST_NOT_PRIVILEGED
-    1698: "access denied: check user and password",  # ER_ACCESS_DENIED_NO_PASSWORD_ERROR
-}
-# Constraint violations that PyMySQL classes as something else.
-_CONSTRAINTS = frozenset(
-    {
-        1169,  # ER_DUP_UNIQUE
-        1586,  # ER_DUP_ENTRY_WITH_KEY_NAME
-        3819,  # ER_CHECK_CONSTRAINT_VIOLATED (MySQL)
-        ER.CONSTRAINT_FAILED,  # 4025 (MariaDB)
-    }
-)
-# After these the server closes the connection although the statement is to blame.
-_FATAL_STATEMENTS = frozenset({ER.NET_PACKET_TOO_LARGE})
 
 
 @lru_cache(1)
@@ -193,7 +153,7 @@ class MySQLDriver:
                 raise
             why = f"no answer within connect_timeout_s={self._connect_timeout_s:g}"
         except Exception as error:  # noqa: BLE001  (whatever it is, there is no connection)
-            why = _why_refused(error, self._connect_timeout_s)
+            why = why_refused(error, self._connect_timeout_s)
         else:
             wire.set_read_timeout(self._read_timeout_s)
             return MySQLConnection(wire, self._name, self._read_timeout_s)
@@ -252,7 +212,8 @@ class MySQLConnection:
         try:
             self._wire.ping(reconnect=False)
         except pymysql.MySQLError as error:
-            raise self._translated(error) from None
+            timed_out = isinstance(error.__context__, TimeoutError)
+            raise self._lost("an idle connection does not answer", sent=False, timed_out=timed_out) from None
         finally:
             self._wire.set_read_timeout(self._read_timeout_s)
 
@@ -307,23 +268,12 @@ class MySQLConnection:
             return self._lost(why, sent=True, timed_out=True)
         if number is None:  # PyMySQL cannot make sense of what it reads
             return self._lost("the server's answer could not be read", sent=True)
-        if number in _LOST:
+        if number in LOST:
             # The server executes nothing of a statement that it has not received to its end.
-            return self._lost(_LOST[number], sent=number not in {0, CR.CR_SERVER_GONE_ERROR})
+            return self._lost(LOST[number], sent=number not in {0, CR.CR_SERVER_GONE_ERROR})
         if number == ER.LOCK_DEADLOCK:  # the server has rolled back the whole transaction
             self._wire.server_status &= ~_IN_TRANSACTION
-        if number in _FATAL_STATEMENTS:
+        if number in FATAL_STATEMENTS:
             self._wire.drop()
-        kind = IntegrityError if isinstance(error, pymysql.IntegrityError) or number in _CONSTRAINTS else QueryError
+        kind = IntegrityError if isinstance(error, pymysql.IntegrityError) or number in CONSTRAINTS else QueryError
         return kind(f"({number}) {error.args[1] if len(error.args) > 1 else ''}", number=number)
-
-
-def _why_refused(error: Exception, timeout_s: float) -> str:
-    """A reason without user, password or text of the server."""
-    number = error.args[0] if error.args and isinstance(error.args[0], int) else None
-    cause = error if isinstance(error, OSError) else getattr(error, "original_exception", None) or error.__context__
-    if isinstance(cause, TimeoutError):
-        return f"no answer within connect_timeout_s={timeout_s:g}"
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror.lower()
-    return _LOST.get(number or -1) or _REFUSED.get(number or -1) or f"login failed ({number or type(error).__name__})"

@@ -399,3 +399,13 @@ def test_in_a_process_that_is_not_patched_statements_work_one_after_the_other(ma
         [sys.executable, "-W", "error", "-c", script, url], capture_output=True, text=True, timeout=20, cwd=ROOT
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+
+
+def test_an_error_in_a_further_result_is_raised_to_who_called_the_procedure(database: Database) -> None:
+    database.execute("CREATE PROCEDURE half() BEGIN SELECT 1 AS a; SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1644; END")
+    for number in range(5):
+        with pytest.raises(QueryError) as caught:
+            database.fetch_all("CALL half()")
+        assert caught.value.number == 1644
+        item(database, number)
+    assert database.stats.discarded == 0

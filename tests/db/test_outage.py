@@ -211,3 +211,19 @@ def test_a_database_that_is_down_at_the_start_is_ready_once_it_is_there(
         assert time.monotonic() - full_again_begun < 2
         gevent.sleep(0.005)
     assert database.fetch_one("SELECT 1 AS a") == {"a": 1}
+
+
+def test_idle_connections_to_a_server_that_hangs_are_not_tried_one_after_the_other(
+    database: Database, mariadb_private: MariaDB
+) -> None:
+    assert database.stats.idle == 4
+    for connection in database._pool._idle:
+        connection.last_used_s -= 3600
+    os.kill(mariadb_private.pid, signal.SIGSTOP)
+    try:
+        begun_s = time.monotonic()
+        with pytest.raises(DatabaseUnavailable, match="an idle connection does not answer"):
+            database.fetch_one("SELECT 1")
+        assert time.monotonic() - begun_s < 0.9  # one check, not four
+    finally:
+        os.kill(mariadb_private.pid, signal.SIGCONT)

@@ -92,7 +92,7 @@ def test_the_pause_between_attempts_doubles_up_to_its_longest() -> None:
         assert pool.attempts_to_start(now + pause * 0.9) == 0
         pauses.append(round(pause, 3))
         now += pause
-    assert pauses == [0.1, 0.2, 0.4, 0.5, 0.5, 0.5]
+    assert pauses == [0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
     assert LONGEST_PAUSE_S == 0.5
 
 
@@ -101,7 +101,7 @@ def test_attempts_that_were_started_together_and_failed_together_count_as_one_fa
     assert pool.attempts_to_start(0.0) == 4
     for _ in range(4):
         pool.connect_failed(0.01)
-    assert pool.retry_in_s(0.01) == pytest.approx(0.1)
+    assert pool.retry_in_s(0.01) == pytest.approx(0.05)
     assert pool.attempts_to_start(0.2) == 1  # and from now on one at a time
     assert pool.attempts_to_start(0.2) == 0
 
@@ -126,7 +126,7 @@ def test_a_pool_that_is_down_is_retried_although_nobody_asks() -> None:
     pool.attempts_to_start(0.0)
     pool.connect_failed(0.0)
     pool.give_up()
-    assert pool.retry_in_s(0.0) == pytest.approx(0.1)
+    assert pool.retry_in_s(0.0) == pytest.approx(0.05)
     assert pool.attempts_to_start(0.1) == 1
 
 

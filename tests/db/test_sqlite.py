@@ -195,3 +195,18 @@ def test_several_workers_can_create_the_file_at_the_same_time(sqlite_url: str) -
     for worker in workers:
         worker.join()
     assert os.path.exists(sqlite_url.removeprefix("sqlite:///"))
+
+
+def test_a_file_that_cannot_be_switched_to_wal_just_now_is_used_as_it_is(
+    sqlite_url: str, tmp_path: Path, connect: Callable[..., Database]
+) -> None:
+    other = sqlite3.connect(tmp_path / "test.db", isolation_level=None)
+    try:
+        other.execute("CREATE TABLE t (a INTEGER)")
+        other.execute("BEGIN")
+        other.execute("SELECT a FROM t").fetchall()  # holds a shared lock, which switching must wait for
+        database = connect(sqlite_url, min_size=1, read_timeout_s=0.1)
+        database.open()
+        assert database.fetch_all("SELECT a FROM t") == []
+    finally:
+        other.close()
