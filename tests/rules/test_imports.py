@@ -29,7 +29,7 @@ LAYERS = (
     {"stock", "readiness", "health", "profiling"},
     {"server"},
     {"connection"},
-    {"wsgi"},
+    {"wsgi", "transport"},
     {"body"},
     {"http1"},
     {"load", "resolve", "listeners", "scoreboard", "generations", "greenlets", "deadlines"},

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 APPLICATION = "tests.whole.users_app:app"
+OUTAGE_CODES = {"database_unavailable", "database_busy"}
 USERS = 100
 CONNECTIONS = 16
 # The promise for an answer while the database is down; a request that meets it says so at once or not much
@@ -77,6 +78,7 @@ def test_a_database_outage_gives_503_at_once_and_service_returns_with_it(
     load = Load(server.port, user_requests, CONNECTIONS, timeout_s=8.0)
     load.wait_for(lambda answers: len(answers) >= 500, 20.0)
 
+    ending = time.monotonic()
     end()
     ended = time.monotonic()
     time.sleep(3.0)  # long enough for a hang of two seconds to show
@@ -86,7 +88,7 @@ def test_a_database_outage_gives_503_at_once_and_service_returns_with_it(
     load.wait_for(succeeds_again(time.monotonic()), 15.0)
     answers = load.stop()
 
-    before = [a for a in answers if a.began_s + a.took_s < ended]
+    before = [a for a in answers if a.began_s + a.took_s < ending]
     assert all(is_right_user(a) for a in before), summary(before)
     down = [a for a in answers if ended <= a.began_s and a.began_s + a.took_s < restarting]
     assert len(down) >= CONNECTIONS, "requests were answered while it was down"
@@ -95,7 +97,8 @@ def test_a_database_outage_gives_503_at_once_and_service_returns_with_it(
     for answer in down:
         error = answer.json()["error"]
         assert error["status"] == 503
-        assert error["code"] == "database_unavailable"
+        # Behind a server that hangs, requests also wait in vain for a connection.
+        assert error["code"] in ({"database_unavailable"} if outage == "killed" else OUTAGE_CODES)
         assert error["request_id"]
         assert "retry-after" in answer.headers
         assert mariadb_private.password.encode() not in answer.body
