@@ -176,16 +176,12 @@ def _make_writable(resolved: Resolved) -> None:
 
 def _translate(error: click.ClickException) -> UsageError:
     """Click's complaints in the shape of ours."""
+    command = sys.argv[1] if len(sys.argv) > 1 and sys.argv[1] in cli.commands else ""
+    try_ = f"tafe {command} --help" if command else "tafe --help"
     if isinstance(error, click.NoSuchOption):
-        near = ", ".join(error.possibilities or [])
-        return UsageError(f"{error.option_name} is not an option", try_=near or _help_for(error))
+        return UsageError(f"{error.option_name} is not an option", try_=", ".join(error.possibilities or []) or try_)
     message = error.format_message().rstrip(".")
-    return UsageError(message[:1].lower() + message[1:], try_=_help_for(error))
-
-
-def _help_for(error: click.ClickException) -> str:
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    return f"{context.command_path if context is not None else 'tafe'} --help"
+    return UsageError(message[:1].lower() + message[1:], try_=try_)
 
 
 def _complain(error: UsageError) -> int:

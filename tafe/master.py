@@ -236,7 +236,7 @@ class Master(Arbiter):
         if child.told or self._ending or self._waits_for_save:
             return
         now = time.monotonic()
-        reason = child.slot.text if child.slot.state is State.STARTING else ""
+        reason = child.slot.text if code in {self.APP_LOAD_ERROR, self.WORKER_BOOT_ERROR} else ""
         where = f"; its last stack:\n{child.last_stack}" if child.last_stack else ""
         how = f"worker {child.pid} {_how_it_ended(code)}"
         if self._candidate is not None and child.generation == self._candidate.number:

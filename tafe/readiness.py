@@ -1,8 +1,9 @@
 """What a worker still lacks before it may serve: start hooks that have not run, resources that are not open.
 
 Each resource has a keeper, a greenlet that opens it, tries again with growing delay while that fails, and looks after
-it for the worker's whole life, so that a database that comes back is found again. The application's start hooks run
-once; if they fail because something is unavailable they are tried again too, any other failure ends the worker.
+it for the worker's whole life, so that a database that comes back is found again. The application's start hooks, which
+may want to use the resources, run after every one was tried; if they fail because something is unavailable they are
+tried again, any other failure ends the worker.
 Knows neither processes nor sockets; `changed` is set whenever the answer may have changed.
 """
 
@@ -20,6 +21,9 @@ from tafe.lifecycle import Resource
 
 FIRST_RETRY_S = 0.1  # a database that restarts is back within seconds; nobody should wait much longer than it takes
 LONGEST_RETRY_S = 1.0
+# A resource whose first attempt takes longer (a host that swallows packets) counts as tried: better a quick 503 than
+# silence. Opening a pool takes some tens of milliseconds.
+FIRST_TRY_S = 1.0
 LOOK_S = 0.25  # between two looks at a resource that is fine
 
 _log = logging.getLogger("tafe.worker")
@@ -34,15 +38,19 @@ class Readiness:
         self._start_hooks = start_hooks
         self._started = start_hooks is None
         self._resources = tuple(resources)
-        self._untried = {id(resource) for resource in resources} | ({id(self)} if start_hooks else set())
+        self._untried = {id(resource) for resource in resources}
+        self._resources_tried = Event()
+        self._hooks_tried = self._started
         self._reasons: dict[str, str] = {}
         self._keepers: list[Any] = []
 
     def start(self) -> None:
-        """Run the start hooks and open everything, in greenlets."""
+        """Open everything, then run the start hooks, in greenlets."""
+        self._keepers = [gevent.spawn(self._keep, resource) for resource in self._resources]
+        self._keepers.append(gevent.spawn_later(FIRST_TRY_S, self._note_tried, *self._resources))
+        self._note_tried()
         if self._start_hooks is not None:
             self._keepers.append(gevent.spawn(self._run_hooks, self._start_hooks))
-        self._keepers += [gevent.spawn(self._keep, resource) for resource in self._resources]
 
     def stop(self) -> None:
         """Look after nothing any more, and close the resources."""
@@ -53,7 +61,7 @@ class Readiness:
     @property
     def tried(self) -> bool:
         """Everything was attempted at least once."""
-        return not self._untried
+        return self._hooks_tried and not self._untried
 
     def lacking(self) -> list[str]:
         """Names of what is not there; empty: ready."""
@@ -70,38 +78,39 @@ class Readiness:
         """The last failures, for the log and the arbiter."""
         return "; ".join(f"{name}: {reason}" for name, reason in self._reasons.items())
 
+    def _note_tried(self, *resources: Resource) -> None:
+        """These were attempted."""
+        self._untried -= {id(resource) for resource in resources}
+        if not self._untried and not self._resources_tried.is_set():
+            self._resources_tried.set()
+            self.changed.set()
+
     def _run_hooks(self, hooks: Callable[[], object]) -> None:
+        self._resources_tried.wait()
         delay_s = FIRST_RETRY_S
-        while True:
+        while not self._started:
             try:
                 hooks()
-            except Unavailable as error:
-                self._failed(self, "start hooks", error)
-            except Exception as error:  # noqa: BLE001  whatever the application raised ends the worker, not this greenlet
-                self.failure = error
-                break
-            else:
                 self._started = True
                 self._reasons.pop("start hooks", None)
-                break
-            gevent.sleep(delay_s)
+            except Unavailable as error:
+                self._reasons["start hooks"] = _first_line(error)
+            except Exception as error:  # noqa: BLE001  whatever the application raised ends the worker, not this greenlet
+                self.failure = error
+                self.changed.set()
+                return
+            self._hooks_tried = True
+            self.changed.set()
+            gevent.sleep(0 if self._started else delay_s)
             delay_s = min(2 * delay_s, LONGEST_RETRY_S)
-        self._untried.discard(id(self))
-        self.changed.set()
 
     def _keep(self, resource: Resource) -> None:
         delay_s = FIRST_RETRY_S
         was_ready = False
         while True:
             if not resource.ready:
-                try:
-                    resource.open()
-                except TafeError as error:
-                    self._failed(resource, resource.name, error)
-                except Exception as error:  # noqa: BLE001  a resource of the user's own may raise anything
-                    _log.exception("opening %s failed", resource.name)
-                    self._failed(resource, resource.name, error)
-            self._untried.discard(id(resource))
+                self._open(resource)
+            self._note_tried(resource)
             if resource.ready:
                 delay_s = FIRST_RETRY_S
                 self._reasons.pop(resource.name, None)
@@ -111,8 +120,15 @@ class Readiness:
             gevent.sleep(LOOK_S if was_ready else delay_s)
             delay_s = delay_s if was_ready else min(2 * delay_s, LONGEST_RETRY_S)
 
-    def _failed(self, what: object, name: str, error: Exception) -> None:
-        self._reasons[name] = str(error).partition("\n")[0]
-        if id(what) in self._untried:
-            self._untried.discard(id(what))
-            self.changed.set()
+    def _open(self, resource: Resource) -> None:
+        try:
+            resource.open()
+        except TafeError as error:
+            self._reasons[resource.name] = _first_line(error)
+        except Exception as error:  # noqa: BLE001  a resource of the user's own may raise anything
+            _log.exception("opening %s failed", resource.name)
+            self._reasons[resource.name] = _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -117,19 +117,19 @@ def _read_file(path: str, origin: str) -> dict[str, Any]:
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
-    known = {setting.env for setting in TABLE}
     for name in sorted(environ):
-        if name.startswith("TAFE_") and name not in known:
+        if name.startswith("TAFE_") and name.removeprefix("TAFE_").lower() not in BY_NAME:
+            near = _nearest(name.removeprefix("TAFE_").lower(), list(BY_NAME))
             raise UsageError(
                 f"{name} is not a setting",
                 set_by="the environment",
                 allowed="the variables that `tafe serve --help` names",
-                try_=_nearest(name, sorted(known)) or f"unset {name}",
+                try_=BY_NAME[near].env if near else f"unset {name}",
             )
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.5)), "")
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), "")
 
 
 def _check(setting: Setting, raw: Any, origin: str, app: str) -> Any:

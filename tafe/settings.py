@@ -172,14 +172,14 @@ class Settings:
     )  # fmt: skip
     profile_dir: str = _row(
         "files", values.PATH, "",
-        "Directory of the profiler's files, for tafe report.",
-        "if empty, RUN_DIR/profile",
+        "Directory of the profiler's files, for tafe report; if empty, RUN_DIR/profile.",
+        "beside whatever else the server writes",
     )  # fmt: skip
     slow_slice_s: float = _row(
         "files", values.DURATION, 0.010,
         "Code that holds the hub for longer than this is reported.",
         "ten requests of a millisecond wait behind it",
-        low=0.001, high=10,
+        low=0.001, high=1,
     )  # fmt: skip
     reload: bool = _row(
         "development", values.SWITCH, False,
@@ -189,7 +189,7 @@ class Settings:
 
     idle_timeout_s: float = _row(
         "time limits", values.DURATION, _LIMITS.idle_timeout_s,
-        "Keep a connection open for this long between two requests.",
+        "Keep a connection open for this long between two requests; 0: no limit.",
         "longer than the 60 s of nginx and AWS, so that they are the ones who close",
         name="keep_alive", low=0, high=_DAY_S,
     )  # fmt: skip
