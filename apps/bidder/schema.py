@@ -39,6 +39,8 @@ _SUFFIX = {
     "sqlite": "WITHOUT ROWID",
     "mysql": "ENGINE=InnoDB DEFAULT CHARACTER SET ascii COLLATE ascii_bin",
 }
+# Hold a row until the transaction ends; SQLite's transactions hold the whole file.
+_ROW_LOCK = {"sqlite": "", "mysql": "FOR UPDATE"}
 # Both count up a row or make it; the engines share no syntax for that.
 _ON_CONFLICT = {
     "sqlite": "ON CONFLICT (user_id, day, campaign_id) DO UPDATE SET",
@@ -59,6 +61,11 @@ def create_statements(dialect: str) -> list[str]:
 def drop_statements() -> list[str]:
     """Forget everything, the mark of a complete fill first."""
     return [f"DROP TABLE IF EXISTS {name}" for name in reversed(TABLES)]
+
+
+def lock_user(dialect: str) -> str:
+    """Find a user and keep others from changing it; parameter: id."""
+    return f"SELECT id FROM users WHERE id = %s {_ROW_LOCK[dialect]}"
 
 
 def count_delivery(dialect: str) -> str:

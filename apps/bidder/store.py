@@ -54,6 +54,7 @@ class Store:
 
     def __init__(self, database: Database, dialect: str) -> None:
         self._database = database
+        self._lock_user = schema.lock_user(dialect)
         self._count_delivery = schema.count_delivery(dialect)
 
     def segments(self, user_id: int) -> list[int] | None:
@@ -64,14 +65,21 @@ class Store:
         return [row["segment_id"] for row in rows if row["segment_id"] is not None]
 
     def replace_segments(self, user_id: int, segments: Iterable[int]) -> bool:
-        """Give a user these segments and no others; False for a user whom we do not know."""
+        """Give a user these segments and no others; False for a user whom we do not know.
+
+        Only rows that change are touched: deleting a range, even an empty one, would lock the gaps beside
+        it in InnoDB, and two neighbours who insert into the same gap would wait for each other for ever.
+        """
+        wanted = set(segments)
         with self._database.transaction() as tx:
-            if tx.fetch_one("SELECT id FROM users WHERE id = %s", (user_id,)) is None:
+            if tx.fetch_one(self._lock_user, (user_id,)) is None:
                 return False
-            tx.execute("DELETE FROM user_segments WHERE user_id = %s", (user_id,))
-            rows = [(user_id, segment) for segment in segments]
-            if rows:
-                tx.execute_many("INSERT INTO user_segments (user_id, segment_id) VALUES (%s, %s)", rows)
+            rows = tx.fetch_all("SELECT segment_id FROM user_segments WHERE user_id = %s", (user_id,))
+            present = {row["segment_id"] for row in rows}
+            if gone := present - wanted:
+                tx.execute("DELETE FROM user_segments WHERE user_id = %s AND segment_id IN %s", (user_id, gone))
+            if new := [(user_id, segment) for segment in wanted - present]:
+                tx.execute_many("INSERT INTO user_segments (user_id, segment_id) VALUES (%s, %s)", new)
         return True
 
     def offers(self, plan: Plan, segments: Sequence[int]) -> list[Offer]:

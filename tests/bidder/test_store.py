@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gevent
 import pytest
 
 from apps.bidder import openrtb, schema
@@ -18,22 +21,31 @@ from tafe import Database
 from tests.bidder.generator import deal, imp, request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
+ROOT = Path(__file__).resolve().parents[2]
 DAY = 20_000
 NOW_S = DAY * DAY_S + 5
 _bid_ids = (f"{number:032x}" for number in itertools.count())
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
-def db(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    """A filled database of each kind."""
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("mariadb", marks=pytest.mark.real)])
+def make_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """A function that makes an empty database of a name, of each kind, and returns its URL."""
     if request.param == "mariadb":
-        url = request.getfixturevalue("mariadb").create_database("bidder_store")
-    else:
-        folder: Path = tmp_path_factory.mktemp("store")
-        url = f"sqlite:///{folder / 'store.db'}"
+        make: Callable[[str], str] = request.getfixturevalue("mariadb").create_database
+        return make
+    folder = tmp_path_factory.mktemp("store")
+    return lambda name: f"sqlite:///{folder / name}.db"
+
+
+@pytest.fixture(scope="module")
+def url(make_database: Callable[[str], str]) -> str:
+    return make_database("bidder_store")
+
+
+@pytest.fixture(scope="module")
+def db(url: str) -> Iterator[Database]:
     opened = Database.from_url(url, min_size=1, max_size=8)
     fill(opened, schema.dialect(url), 200, 1000, seed=1)
     yield opened
@@ -41,9 +53,8 @@ def db(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def store(db: Database) -> Store:
-    kind = "sqlite" if "sqlite" in repr(db) else "mysql"
-    return Store(db, kind)
+def store(db: Database, url: str) -> Store:
+    return Store(db, schema.dialect(url))
 
 
 def plan_of(*imps: Any, **more: Any) -> Plan:
@@ -103,10 +114,10 @@ def test_the_number_of_offers_is_bounded(store: Store) -> None:
     assert len(store.offers(plan, list(range(1, 150)))) == MOST_OFFERS
 
 
-def test_offers_are_found_through_the_index(store: Store, db: Database) -> None:
+def test_offers_are_found_through_the_index(db: Database, url: str) -> None:
     plan = plan_of(imp("banner"))
     rows = db.fetch_all(
-        ("EXPLAIN QUERY PLAN " if "sqlite" in repr(db) else "EXPLAIN ") + _OFFERS,
+        ("EXPLAIN QUERY PLAN " if url.startswith("sqlite") else "EXPLAIN ") + _OFFERS,
         ((0, 1, 2), plan.slots, plan.country, plan.deals),
     )
     text = str(rows)
@@ -137,9 +148,14 @@ def test_the_same_win_a_second_time_changes_nothing(store: Store) -> None:
     assert store.delivered(7, DAY, [offer(60)]) == {60: Delivered(user_wins=1, spent_nanos=100)}
 
 
-def test_many_wins_of_the_same_campaign_at_once_are_all_counted_and_each_once(store: Store) -> None:
-    wins = [notice(user_id=user, campaign_id=70) for user in (1, 2, 3) for _ in range(10)]
-    jobs = [gevent.spawn(store.record_win, win, 1000, NOW_S) for win in wins for _ in range(2)]
-    gevent.joinall(jobs, timeout=30)
-    assert sorted(job.get() for job in jobs) == [False] * 30 + [True] * 30
-    assert store.delivered(1, DAY, [offer(70)]) == {70: Delivered(user_wins=10, spent_nanos=30_000)}
+def test_writers_that_meet_never_fail_and_a_win_reported_twice_at_once_counts_once(
+    make_database: Callable[[str], str],
+) -> None:
+    command = [sys.executable, "-m", "tests.bidder.crowd", make_database("bidder_crowd")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    ended = json.loads(done.stdout.splitlines()[-1])
+    wins = ended["asked"]["wins"]
+    assert ended["wins"] == {"True": wins, "False": wins}
+    assert ended["writes"] == {"True": ended["asked"]["writes"]}
+    assert ended["counted"] == {"wins": wins, "nanos": wins * ended["asked"]["price_micros"]}
