@@ -87,7 +87,9 @@ class MariaDB:
 
     def freeze(self) -> None:
         """SIGSTOP, as when its disk hangs: the kernel still accepts connections, and nobody answers."""
+        assert self._server is not None
         os.kill(self.pid, signal.SIGSTOP)
+        self._server.wait_until(self._is_stopped, "frozen", 5.0)
 
     def thaw(self) -> None:
         """SIGCONT."""
@@ -138,6 +140,11 @@ class MariaDB:
                 return list(cursor.fetchall())
         finally:
             connection.close()
+
+    def _is_stopped(self) -> bool:
+        """Each of its threads has stopped (proc_pid_stat(5): the state follows the name)."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
     def _answers(self) -> bool:
         try:
