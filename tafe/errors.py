@@ -112,18 +112,21 @@ class MethodNotAllowed(HTTPError):
 
 
 class Unavailable(TafeError):
-    """Something that the request needs is not there now; answered as 503 with Retry-After."""
+    """Something that the request needs is not there now; answered as 503 with Retry-After.
+
+    `message` is shown to the client, so it must hold no internals; `detail`, in `str()` behind it, is for the operator.
+    """
 
     code = "unavailable"
 
-    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_after_s: int = 1, detail: str = "") -> None:
+        super().__init__(f"{message}: {detail}" if detail else message)
         self.message = message
         self.retry_after_s = retry_after_s
 
 
 class DatabaseUnavailable(Unavailable):
-    """No connection to the database could be made, or it was lost; the message holds no credentials."""
+    """No connection to the database could be made, or it was lost; neither message nor detail holds credentials."""
 
     code = "database_unavailable"
 

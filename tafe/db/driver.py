@@ -30,8 +30,8 @@ class Result(NamedTuple):
 class ConnectionLost(DatabaseUnavailable):
     """The connection ended under a statement. `sent` is False when the database cannot have executed it."""
 
-    def __init__(self, message: str, *, sent: bool, timed_out: bool = False) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, detail: str, sent: bool, timed_out: bool = False) -> None:
+        super().__init__(message, detail=detail)
         self.sent = sent
         self.timed_out = timed_out
 

@@ -259,7 +259,7 @@ class MySQLConnection:
             raise QueryError(problem) from None
 
     def _lost(self, why: str, *, sent: bool, timed_out: bool = False) -> ConnectionLost:
-        return ConnectionLost(f"database {self._name} is unavailable: {why}", sent=sent, timed_out=timed_out)
+        return ConnectionLost(f"database {self._name} is unavailable", detail=why, sent=sent, timed_out=timed_out)
 
     def _translated(self, error: pymysql.MySQLError) -> ConnectionLost | QueryError:
         number = error.args[0] if error.args and isinstance(error.args[0], int) else None

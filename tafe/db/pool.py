@@ -247,15 +247,15 @@ class Pool:
         self._timeouts += 1
         if not self._policy.size:
             reason = self._reason or f"no connection was made within acquire_timeout_s={self.acquire_timeout_s:g}"
-            return DatabaseUnavailable(f"database {self.name} is unavailable: {reason}")
+            return DatabaseUnavailable(f"database {self.name} is unavailable", detail=reason)
+        stayed = f"all {self._policy.size} connections stayed in use"
         return PoolTimeout(
-            f"database {self.name}: all {self._policy.size} connections stayed in use"
-            f" for acquire_timeout_s={self.acquire_timeout_s:g}"
+            f"database {self.name} is busy", detail=f"{stayed} for acquire_timeout_s={self.acquire_timeout_s:g}"
         )
 
     def _refusal(self) -> DatabaseUnavailable:
         reason = "it was closed" if self._policy.closed else self._reason
-        return DatabaseUnavailable(f"database {self.name} is unavailable: {reason}")
+        return DatabaseUnavailable(f"database {self.name} is unavailable", detail=reason)
 
     # Attempts to connect
 
@@ -284,7 +284,7 @@ class Pool:
         try:
             connection = self._driver.connect()
         except DatabaseUnavailable as error:
-            self._attempt_failed(error.message)
+            self._attempt_failed(str(error))
         except BaseException as error:
             self._attempt_failed(f"internal error ({type(error).__name__})")
             raise

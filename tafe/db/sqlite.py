@@ -186,7 +186,7 @@ class SQLiteConnection:
         self._job.wait(self._read_timeout_s)
         if not self._job.ready():
             why = f"no answer within read_timeout_s={self._read_timeout_s:g}"
-            raise ConnectionLost(f"database {self._name} is unavailable: {why}", sent=True, timed_out=True)
+            raise ConnectionLost(f"database {self._name} is unavailable", detail=why, sent=True, timed_out=True)
         value, error = self._job.get()
         self._job = None
         if error is not None:
@@ -223,7 +223,7 @@ class SQLiteConnection:
         if isinstance(error, QueryError):
             return error
         if code is not None and code & 0xFF in _BUSY:
-            return DatabaseUnavailable(f"database {self._name} is busy: another writer holds its lock")
+            return DatabaseUnavailable(f"database {self._name} is busy", detail="another writer holds its lock")
         if isinstance(error, sqlite3.IntegrityError):
             return IntegrityError(str(error), number=code)
         return QueryError(str(error), number=code)

@@ -141,7 +141,7 @@ class Transaction(Queries):
         connection, self._connection = self._connection, None
         if connection is None:  # LOST
             if error is None:
-                raise DatabaseUnavailable(f"{self._label}: the connection was lost in a transaction, which is undone")
+                raise self._unavailable("the connection was lost in a transaction, which is undone")
         elif state is _State.BROKEN:
             self._pool.release(connection)
             if error is None:
@@ -157,6 +157,9 @@ class Transaction(Queries):
     @property
     def _label(self) -> str:
         return f"database {self._pool.name}"
+
+    def _unavailable(self, detail: str) -> DatabaseUnavailable:
+        return DatabaseUnavailable(f"{self._label} is unavailable", detail=detail)
 
     def _run(self, statement: Statement, call: Callable[[Connection], T]) -> T:
         connection = self._usable()
@@ -184,7 +187,7 @@ class Transaction(Queries):
         if self._asking:
             raise QueryError(f"{self._label}: two greenlets use one transaction at the same time")
         if self._state is _State.LOST:
-            raise DatabaseUnavailable(f"{self._label}: the connection was lost earlier in this transaction")
+            raise self._unavailable("the connection was lost earlier in this transaction")
         if self._state is not _State.OPEN or self._connection is None:
             raise QueryError(f"{self._label}: the transaction is not open ({self._state.name.lower()})")
         return self._connection
@@ -201,7 +204,7 @@ class Transaction(Queries):
         except ConnectionLost as lost:
             self._pool.discard(connection, lost=True)
             outcome = "whether it was done is not known" if lost.sent else "it is undone"
-            raise DatabaseUnavailable(f"{self._label}: the connection was lost at COMMIT; {outcome}") from lost
+            raise self._unavailable(f"the connection was lost at COMMIT; {outcome}") from lost
         except (QueryError, DatabaseUnavailable):
             self._roll_back(connection)
             raise

@@ -185,8 +185,9 @@ def test_while_a_database_cannot_be_opened_requests_fail_at_once_and_recover_by_
 ) -> None:
     folder = tmp_path / "missing"
     database = connect(f"sqlite:///{folder}/a.db", min_size=2)
-    with pytest.raises(DatabaseUnavailable, match=f"there is no directory {folder}"):
+    with pytest.raises(DatabaseUnavailable, match=f"there is no directory {folder}") as caught:
         database.open()
+    assert caught.value.message == "database a is unavailable"  # what a client sees
     assert not database.ready
     assert " down " in repr(database)
     begun = time.monotonic()
