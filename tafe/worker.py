@@ -30,6 +30,7 @@ from gevent.socket import socket as gevent_socket
 from gunicorn.workers.base import Worker
 
 from tafe import health, lifecycle, load
+from tafe.errors import UsageError
 from tafe.lifecycle import State
 from tafe.listeners import refuse_newcomers
 from tafe.readiness import Readiness
@@ -56,6 +57,7 @@ class TafeWorker(Worker):
     slot: Slot | None = None
     board: Scoreboard | None = None
     sockets: list[Any]
+    _profiling: Any = None  # the module, if it is on
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -130,11 +132,13 @@ class TafeWorker(Worker):
         directory = self.settings.profile_path
         if directory is None:
             return None
+        from tafe import profiling  # loads the profiler, which --no-profile does without
+
+        self._profiling = profiling
         try:
-            from tafe import profiling
-        except ImportError:
-            return None
-        return profiling.start(directory, self.settings.slow_slice_s * 1000)
+            return profiling.start(directory, self.settings.slow_slice_s * 1000)
+        except UsageError as error:
+            self._fail(str(error))
 
     # -- while it serves
 
@@ -260,8 +264,8 @@ class TafeWorker(Worker):
             except Exception:  # noqa: BLE001  the rest has to be closed whatever the application does
                 _log.exception("the stop hooks failed")
         self._readiness.stop()
-        if "tafe.profiling" in sys.modules:
-            sys.modules["tafe.profiling"].stop()
+        if self._profiling is not None:
+            self._profiling.stop()
         self._go_on(State.STOPPED, [])
 
     def _fail(self, reason: str) -> NoReturn:
