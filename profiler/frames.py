@@ -1,0 +1,125 @@
+"""Stacks of code, and which part of one is the application.
+
+The line a user can change is in their own code: the innermost frame that is neither the standard library, nor
+an installed package, nor the profiler, nor under a prefix the caller named (a server passes its own
+directory).
+A stack is copied out at once as (code, line) pairs: to keep a frame would keep its locals alive, and might
+run their destructors in the wrong thread.
+"""
+
+from __future__ import annotations
+
+import dis
+import os
+import sysconfig
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import CodeType, FrameType
+
+MAX_DEPTH = 100  # frames kept, innermost first: deeper ones are recursion or frameworks
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+
+# Where 3.11 and newer look up from a run of bytecode to hand over the GIL, as far as a call entered C code there.
+_CALLS = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW", "PRECALL"})
+_LOOKS_UP = _CALLS | {"RESUME", "JUMP_BACKWARD"}
+# Instructions between such points that may run C code for long on their own.
+_OPERATORS = (
+    "BINARY_", "UNARY_", "COMPARE_OP", "CONTAINS_OP", "STORE_SUBSCR", "DELETE_", "LIST_EXTEND", "SET_UPDATE",
+    "DICT_", "FORMAT_", "BUILD_STRING", "FOR_ITER", "UNPACK_", "CONVERT_VALUE",
+)  # fmt: skip
+
+Stack = tuple[tuple["CodeType", int], ...]  # (code, line), innermost first
+
+
+class Place(NamedTuple):
+    """One function, at one line."""
+
+    file: str
+    line: int
+    function: str
+    first_line: int  # of the function: with `file` and `function` its identity
+
+
+NOWHERE = Place("", 0, "", 0)  # when not even a yielding point is known
+
+
+def capture(frame: FrameType | None) -> Stack:
+    """Copy a stack out."""
+    stack: list[tuple[CodeType, int]] = []
+    while frame is not None and len(stack) < MAX_DEPTH:
+        stack.append((frame.f_code, frame.f_lineno or 0))  # None on lines the compiler made up
+        frame = frame.f_back
+    return tuple(stack)
+
+
+def place_at(stack: Stack, index: int) -> Place:
+    """The place of one entry. A comprehension belongs to the function around it, as it does from CPython 3.12 on."""
+    code, line = stack[index]
+    function = code
+    for around, _ in stack[index + 1 :]:
+        if f"{around.co_qualname}.<locals>.{function.co_name}" != function.co_qualname or not _is_inner(function):
+            break
+        function = around
+    return Place(code.co_filename, line, function.co_name, function.co_firstlineno)
+
+
+def _is_inner(code: CodeType) -> bool:
+    return code.co_name in ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
+
+
+def describe(stack: Stack) -> list[str]:
+    """`file:line function`, outermost first as in a traceback."""
+    return [f"{code.co_filename}:{line} {code.co_name}" for code, line in reversed(stack)]
+
+
+class Application:
+    """Tells the application's code from everybody else's, by file name; remembers each answer."""
+
+    def __init__(self, library_prefixes: Iterable[str] = ()) -> None:
+        paths = sysconfig.get_paths()
+        own = os.path.dirname(os.path.abspath(__file__))
+        folders = [paths["stdlib"], paths["platstdlib"], own, *library_prefixes]
+        self._prefixes = tuple({os.path.join(form, "") for path in folders for form in (path, os.path.realpath(path))})
+        self._known: dict[str, bool] = {}
+
+    def owns(self, file: str) -> bool:
+        """Whether `file` is the application's; generated code (`<string>`, `<frozen ...>`) is not."""
+        known = self._known.get(file)
+        if known is None:
+            known = not (
+                file.startswith("<")
+                or os.path.abspath(file).startswith(self._prefixes)
+                or any(part in file for part in _INSTALLED)
+            )
+            if len(self._known) < 10_000:  # far more files than an application has; templates may make more
+                self._known[file] = known
+        return known
+
+    def innermost(self, stack: Stack) -> Place | None:
+        """The place to name for a stack, or None when the application is not on it."""
+        for index, (code, _) in enumerate(stack):
+            if self.owns(code.co_filename):
+                return place_at(stack, index)
+        return None
+
+
+@lru_cache(maxsize=1024)  # a stall repeats at the same instruction
+def entered_by_call(code: CodeType, offset: int) -> bool:
+    """Whether a thread seen at `offset`, just after it held the GIL for long, can only have done so in the call there.
+
+    The interpreter hands the GIL over at calls, backward jumps and function starts. When an operator (`in`,
+    `*`, `**`) stands between the last such point and this one, it may have been the operator: then the line
+    is not certain.
+    """
+    since_last: list[str] = []
+    for instruction in dis.get_instructions(code):
+        name = instruction.opname
+        if instruction.offset == offset:
+            return name in _CALLS and not any(passed.startswith(_OPERATORS) for passed in since_last)
+        if name == "PRECALL":  # 3.11 splits a call in two
+            continue
+        since_last = [] if name in _LOOKS_UP else [*since_last, name]
+    return False

@@ -1,0 +1,176 @@
+"""The records that pass between the hook, the watchdog, the files and the report.
+
+Times are float seconds of `time.perf_counter`: floats are what CPython adds and compares without allocating
+(its 64-bit counters are two-digit integers, twice as dear in the hook), and at 100 days of uptime they still
+hold 2 ns.
+A histogram is a sparse map from bucket to count. The bucket of a value is the upper 14 bits of its 32-bit
+float:
+sign, exponent and five bits of mantissa, so 32 buckets an octave, each within 1.6 % of its middle. That makes
+a histogram mergeable by addition, of any range, and countable a batch at a time in C.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections import Counter
+from struct import Struct, pack
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from profiler.frames import Place, Stack
+    from profiler.usage import Usage
+
+_FLOAT = Struct("<f")
+_DROPPED_BITS = 18  # of the 32: the 14 that stay are sign, exponent and 5 bits of mantissa
+_RAW_DROPPED_BITS = 2  # from the 16 bits counted in the hub to those 14
+_RAW_SIGN = 0x8000
+_NOTHING = _FLOAT.unpack(_FLOAT.pack(1e-9))[0]  # below a nanosecond is rounding error: zero
+_UPPER_HALF = 1 if sys.byteorder == "little" else 0
+
+
+def bucket(value: float) -> int:
+    """The bucket that `value` falls into; what is under a nanosecond, or negative, is in bucket 0."""
+    if value < _NOTHING:
+        return 0
+    return int.from_bytes(_FLOAT.pack(value), "little") >> _DROPPED_BITS
+
+
+def middle(index: int) -> float:
+    """The value in the middle of a bucket; 0.0 for bucket 0."""
+    if not index:
+        return 0.0
+    bits = (index << _DROPPED_BITS) | (1 << (_DROPPED_BITS - 1))
+    value: float = _FLOAT.unpack(bits.to_bytes(4, "little"))[0]
+    return value
+
+
+def count_raw(counts: Counter[int], values: Sequence[float]) -> None:
+    """Count values by the upper 16 bits of their 32-bit floats: the fast half of a histogram, for the hub."""
+    counts.update(array("H", pack(f"{len(values)}f", *values))[_UPPER_HALF::2])
+
+
+class Histogram:
+    """Counts by bucket. Quantiles are within 1.6 % of a value that was really added."""
+
+    __slots__ = ("counts",)
+
+    def __init__(self, counts: dict[int, int] | None = None) -> None:
+        self.counts: dict[int, int] = {} if counts is None else counts
+
+    @classmethod
+    def of_raw(cls, *raw: Counter[int]) -> Histogram:
+        """What `count_raw` counted, merged."""
+        least = bucket(_NOTHING)
+        histogram = cls()
+        counts = histogram.counts
+        for part in raw:
+            for upper, count in part.items():
+                index = 0 if upper & _RAW_SIGN else upper >> _RAW_DROPPED_BITS
+                if index < least:
+                    index = 0
+                counts[index] = counts.get(index, 0) + count
+        return histogram
+
+    @classmethod
+    def of_pairs(cls, pairs: Sequence[int]) -> Histogram:
+        """The inverse of `pairs`; raises ValueError for what is none."""
+        if len(pairs) % 2 or not all(type(number) is int and number >= 0 for number in pairs):
+            raise ValueError("a histogram is a list of buckets, each followed by its count")
+        return cls(dict(zip(pairs[::2], pairs[1::2], strict=True)))
+
+    def pairs(self) -> list[int]:
+        """Bucket, count, bucket, count ...: how a histogram is stored."""
+        return [number for pair in sorted(self.counts.items()) for number in pair]
+
+    def add(self, value: float, count: int = 1) -> None:
+        """Count `value`, `count` times."""
+        index = bucket(value)
+        self.counts[index] = self.counts.get(index, 0) + count
+
+    def merge(self, others: Iterable[Histogram]) -> None:
+        """Add what the others counted."""
+        counts = self.counts
+        for other in others:
+            for index, count in other.counts.items():
+                counts[index] = counts.get(index, 0) + count
+
+    @property
+    def count(self) -> int:
+        """How many values were added."""
+        return sum(self.counts.values())
+
+    def quantile(self, share: float) -> float:
+        """The smallest value that at least `share` (0 to 1) of all values do not exceed; 0.0 when there are none."""
+        wanted = share * self.count
+        seen = 0
+        index = 0
+        for index in sorted(self.counts):
+            seen += self.counts[index]
+            if seen >= wanted:
+                break
+        return middle(index)
+
+
+class Span:
+    """One request: its name, and where its time went. The hook keeps the times; `route` may be re-assigned.
+
+    The times are complete after `Session.end`; before that, `running_s` lacks the slice that is still going
+    on.
+    """
+
+    __slots__ = (
+        "_out_s",  # when it was last switched out; 0.0 = never, so the whole request was one slice
+        "blamed",  # slices that cost this request time, its own among them, with the seconds each cost; None = none
+        "error",
+        "longest_slice_s",
+        "queued_s",  # ready, but another greenlet had the hub
+        "request_id",
+        "route",
+        "running_s",
+        "started_s",  # when it became ready, if known, else when its greenlet was switched in
+        "total_s",  # set at the end
+    )
+
+    # No __init__: it would double the cost of making one. `Session.begin` fills every slot but `total_s`.
+    blamed: list[tuple[Slice, float]] | None
+    error: bool
+    longest_slice_s: float
+    queued_s: float
+    request_id: str
+    route: str
+    running_s: float
+    started_s: float
+    total_s: float
+    _out_s: float
+
+    @property
+    def waiting_s(self) -> float:
+        """For I/O, locks and timers: the rest of `total_s`, so known after the end only."""
+        return max(0.0, self.total_s - self.running_s - self.queued_s)
+
+
+class Slice:
+    """A slice that reached the threshold: what the hook saw of it, then what the watchdog makes of it."""
+
+    __slots__ = ("end_s", "gc_s", "harm_s", "place", "span", "start_s", "usage", "victims", "yielded")
+
+    def __init__(
+        self, start_s: float, end_s: float, span: Span | None, gc_s: float, usage: Usage, yielded: Stack
+    ) -> None:
+        self.start_s = start_s
+        self.end_s = end_s
+        self.span = span  # None: the hub itself, or a greenlet that works for no request
+        self.gc_s = gc_s  # of it, in the garbage collector
+        self.usage = usage  # read when it ended
+        self.yielded = yielded  # where the greenlet yielded at last: of use only if no sample was taken
+        self.harm_s = 0.0  # queued time it gave to requests
+        self.victims = 0  # how many requests that were
+        self.place: Place | None = None  # set by the watchdog
+
+    @property
+    def length_s(self) -> float:
+        """From switch-in to switch-out."""
+        return self.end_s - self.start_s

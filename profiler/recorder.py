@@ -1,0 +1,189 @@
+"""What the hub's side gathers between two hand-overs: the times of each route, the slowest requests, the hub's delay.
+
+Finished requests are folded a batch at a time, in C where it can be: by value into the buckets of model.py.
+About once a second the whole `Delta` is handed to the writer's thread, which turns it into lines; the hub
+never formats or writes.
+A request that was one slice (nothing waited) needs three counts instead of five.
+Bounds: `MAX_ROUTES` routes and `SLOWEST` requests a delta; requests of further routes are kept together and
+counted.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from profiler.model import Histogram, Span, count_raw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from profiler.hook import Counts
+
+MAX_ROUTES = 200  # templates an application has; five histograms each take some 40 KB when all are busy
+SLOWEST = 8  # a second and worker: the report shows the slowest of them all
+OTHER_ROUTES = "(other routes)"
+
+
+class RouteTimes:
+    """The requests of one route in one delta."""
+
+    __slots__ = ("at_once", "errors", "longest", "queued", "requests", "running", "total", "waiting")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.errors = 0
+        self.total: Counter[int] = Counter()
+        self.queued: Counter[int] = Counter()
+        self.at_once: Counter[int] = Counter()  # running time, and longest slice, of those that were one slice
+        self.running: Counter[int] = Counter()  # of the others
+        self.longest: Counter[int] = Counter()
+        self.waiting: Counter[int] = Counter()
+
+    def add(self, spans: list[Span]) -> None:
+        """Count finished requests."""
+        self.requests += len(spans)
+        count_raw(self.total, [span.total_s for span in spans])
+        count_raw(self.queued, [span.queued_s for span in spans])
+        waited = [span for span in spans if span._out_s]  # noqa: SLF001
+        if len(waited) < len(spans):
+            count_raw(self.at_once, [span.running_s for span in spans if not span._out_s])  # noqa: SLF001
+        if waited:
+            count_raw(self.running, [span.running_s for span in waited])
+            count_raw(self.longest, [span.longest_slice_s for span in waited])
+            count_raw(self.waiting, [span.waiting_s for span in waited])
+
+    def line(self, route: str) -> dict[str, Any]:
+        """As it is stored."""
+        waiting = Histogram.of_raw(self.waiting)
+        waiting.add(0.0, self.at_once.total())
+        return {
+            "type": "route",
+            "route": route,
+            "requests": self.requests,
+            "errors": self.errors,
+            "total": Histogram.of_raw(self.total).pairs(),
+            "running": Histogram.of_raw(self.at_once, self.running).pairs(),
+            "waiting": waiting.pairs(),
+            "queued": Histogram.of_raw(self.queued).pairs(),
+            "longest_slice": Histogram.of_raw(self.at_once, self.longest).pairs(),
+        }
+
+
+class Delta:
+    """Everything between two hand-overs."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, RouteTimes] = {}
+        self.slowest: list[tuple[float, int, Span]] = []  # a heap; the number keeps spans from being compared
+        self.delays_s: list[float] = []  # at most one each PULSE_S, so some 20
+        self.lumped = 0  # requests under OTHER_ROUTES
+        self.hub: dict[str, Any] = {}
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """As they are stored; for the writer's thread."""
+        delay = Histogram()
+        for delay_s in self.delays_s:
+            delay.add(delay_s)
+        yield {"type": "hub", **self.hub, "delay": delay.pairs()}
+        for route, times in self.routes.items():
+            yield times.line(route)
+        if self.slowest:
+            yield {"type": "slowest", "requests": [_slow_request(span) for _, _, span in self.slowest]}
+
+
+class Recorder:
+    """Gathers a delta; only the hub's thread calls it."""
+
+    def __init__(self) -> None:
+        self.batch: list[Span] = []  # the hook appends to these two
+        self.errors: list[Span] = []
+        self.requests = 0  # since the start
+        self._pushed = 0
+        self._delta = Delta()
+
+    def fold(self) -> None:
+        """Count the finished requests of the batch."""
+        if not self.batch:
+            return
+        by_route: dict[str, list[Span]] = {}
+        for span in self.batch:
+            route = span.route
+            if route in by_route:
+                by_route[route].append(span)
+            else:
+                by_route[route] = [span]
+        self.requests += len(self.batch)
+        self.batch.clear()
+        for route, spans in by_route.items():
+            self._times(route, len(spans)).add(spans)
+            self._keep_slowest(spans)
+        for span in self.errors:
+            self._times(span.route, 0).errors += 1
+        self.errors.clear()
+
+    def delayed(self, delay_s: float) -> None:
+        """A timer was late by `delay_s`."""
+        self._delta.delays_s.append(delay_s)
+
+    def take(self, counts: Counts, since: Counts, wall_s: float, overhead_s: float) -> Delta:
+        """Hand over what was gathered, with what the hook counted since the last time, and begin anew."""
+        delta, self._delta = self._delta, Delta()
+        delta.hub = {
+            "wall_s": wall_s,
+            "idle_s": counts.idle_s - since.idle_s,
+            "overhead_s": overhead_s,
+            "switches": counts.switches - since.switches,
+            "slices_over": counts.slices_over - since.slices_over,
+            "dropped": counts.dropped - since.dropped + delta.lumped,
+            "displaced": counts.displaced - since.displaced,
+            "failures": counts.failures - since.failures,
+        }
+        return delta
+
+    def _times(self, route: str, requests: int) -> RouteTimes:
+        routes = self._delta.routes
+        times = routes.get(route)
+        if times is None:
+            if len(routes) >= MAX_ROUTES:
+                self._delta.lumped += requests
+                route = OTHER_ROUTES
+            times = routes.setdefault(route, RouteTimes())
+        return times
+
+    def _keep_slowest(self, spans: list[Span]) -> None:
+        heap = self._delta.slowest
+        least_s = heap[0][0] if len(heap) == SLOWEST else -1.0
+        for span in [span for span in spans if span.total_s > least_s]:
+            self._pushed += 1
+            if len(heap) < SLOWEST:
+                heapq.heappush(heap, (span.total_s, self._pushed, span))
+            else:
+                heapq.heappushpop(heap, (span.total_s, self._pushed, span))
+
+
+def _slow_request(span: Span) -> dict[str, Any]:
+    # The start as wall-clock time: perf_counter's zero is arbitrary.
+    wall_offset_s = time.time() - time.perf_counter()
+    blamed = [
+        {
+            "file": culprit.place.file,
+            "line": culprit.place.line,
+            "route": culprit.span.route if culprit.span else "",
+            "s": cost_s,
+        }
+        for culprit, cost_s in span.blamed or ()
+        if culprit.place is not None
+    ]
+    return {
+        "route": span.route,
+        "request_id": span.request_id,
+        "started": span.started_s + wall_offset_s,
+        "total_s": span.total_s,
+        "running_s": span.running_s,
+        "waiting_s": span.waiting_s,
+        "queued_s": span.queued_s,
+        "blamed": blamed,
+    }

@@ -1,0 +1,151 @@
+"""The report for a terminal: what an engineer must know within a minute, on one screen.
+
+First the lines that did not yield, worst first, each with its source, how long it held the hub, whom that
+delayed, and what to do; then what the machine did (innocent), the routes, the slowest requests. What does not
+fit is counted, not shown: JSON has it all.
+Text from requests and sources is printed without control characters: a route may come from a stranger.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+WIDTH = 100  # columns: what two terminals side by side on a laptop have
+TOP_SITES = 5
+TOP_ROUTES = 10
+TOP_SLOWEST = 5
+
+
+def render(report: dict[str, Any]) -> str:
+    """Lines of at most `WIDTH` columns."""
+    lines = [*_head(report), "", *_sites(report), "", *_routes(report)]
+    if report["slowest"]:
+        lines += ["", *_slowest(report)]
+    return "\n".join(_fit(line) for line in lines) + "\n"
+
+
+def _head(report: dict[str, Any]) -> list[str]:
+    workers = report["workers"]
+    window, delay = report["window"], report["hub"]["delay_ms"]
+    requests = sum(worker["requests"] for worker in workers)
+    over = sum(worker["slices_over"] for worker in workers)
+    busiest = max(worker["hub_busy_ratio"] for worker in workers)
+    costliest = max(worker["overhead_ratio"] for worker in workers)
+    duration = f"{window['duration_s']:.1f} s"
+    lines = [
+        f"{_many(len(workers), 'worker')}, {_many(requests, 'request')}, {duration} from {window['start']}",
+        f"{_many(over, 'slice')} of {report['threshold_ms']:g} ms or more",
+        f"hub busy {busiest:.0%} of the time, {costliest:.1%} of that for the profiler (the worst worker's)",
+        f"hub delay p50 {_ms(delay['p50'])}, p99 {_ms(delay['p99'])}, max {_ms(delay['max'])}",
+    ]
+    dropped = sum(worker["dropped"] for worker in workers)
+    displaced = sum(worker["displaced"] for worker in workers)
+    if dropped:
+        lines.append(f"{_many(dropped, 'record')} dropped: counts are too low by up to that many")
+    if displaced:
+        lines.append(f"the tracer was displaced {_many(displaced, 'time')}: something else calls greenlet.settrace")
+    return lines
+
+
+def _sites(report: dict[str, Any]) -> list[str]:
+    guilty = [site for site in report["sites"] if not site["innocent"]]
+    innocent = [site for site in report["sites"] if site["innocent"]]
+    lines = ["LINES THAT DO NOT YIELD"]
+    if not guilty:
+        lines.append("  none")
+    for site in guilty[:TOP_SITES]:
+        lines += _site(site)
+    if len(guilty) > TOP_SITES:
+        lines.append(f"  and {_many(len(guilty) - TOP_SITES, 'more line')}: --format json has all of them")
+    if innocent:
+        count = sum(site["count"] for site in innocent)
+        total = sum(site["busy_ms"]["total"] for site in innocent)
+        lines.append(
+            f"  not to blame: {_many(count, 'slice')}, {_ms(total)}, made long by a machine without a free CPU"
+        )
+    return lines
+
+
+def _site(site: dict[str, Any]) -> list[str]:
+    busy = site["busy_ms"]
+    if site["file"]:
+        about = "" if site["exact"] else "about "
+        where = f"{about}{_path(site['file'])}:{site['line']} in {site['function']}"
+    else:
+        where = "a line that was never seen: it ended before the watchdog could look"
+    lines = [f"{site['rank']}. {where}   [{site['cause']}]"]
+    if site["source"]:
+        lines.append(f"     {site['source']}")
+    each = f"{_ms(busy['p50'])} (longest {_ms(busy['max'])}), {_ms(busy['total'])} in all"
+    lines.append(f"   {_many(site['count'], 'time')}, {each}; in {_short(site['routes'])}")
+    if site["victims"]:
+        lines.append(f"   delayed {_many(site['victims'], 'request')} by {_ms(site['harm_ms'])} in all")
+    return [*lines, *_wrap(f"-> {site['advice']}", "   ", "      ")]
+
+
+def _routes(report: dict[str, Any]) -> list[str]:
+    lines = [f"{'ROUTES (ms: p50 / p99)':<36}{'requests':>9}{'errors':>7}{'total':>16}{'running':>16}{'queued':>16}"]
+    for route in report["routes"][:TOP_ROUTES]:
+        times = "".join(f"{_pair(route[name]):>16}" for name in ("total_ms", "running_ms", "queued_ms"))
+        lines.append(f"  {_cut(route['route'], 33):<34}{route['requests']:>9,}{route['errors']:>7,}{times}")
+    more = len(report["routes"]) - TOP_ROUTES
+    if more > 0:
+        lines.append(f"  and {_many(more, 'more route')}")
+    return lines
+
+
+def _slowest(report: dict[str, Any]) -> list[str]:
+    lines = ["SLOWEST REQUESTS (total = running + waiting + queued)"]
+    for request in report["slowest"][:TOP_SLOWEST]:
+        parts = " + ".join(_ms(request[f"{part}_ms"]) for part in ("running", "waiting", "queued"))
+        lines.append(
+            f"  {_ms(request['total_ms'])} = {parts}   {_cut(request['route'], 30)}   id {request['request_id']}"
+        )
+        if request["blamed"]:
+            worst = max(request["blamed"], key=lambda one: float(one["ms"]))
+            lines.append(f"      of that {_ms(worst['ms'])} by {_path(worst['file'])}:{worst['line']}")
+    return lines
+
+
+def _pair(times: dict[str, float]) -> str:
+    return f"{_number(times['p50'])} / {_number(times['p99'])}"
+
+
+def _number(ms: float) -> str:
+    return f"{ms:.2f}" if ms < 10 else f"{ms:.1f}" if ms < 100 else f"{ms:.0f}"
+
+
+def _ms(ms: float) -> str:
+    return f"{ms / 1000:.2f} s" if ms >= 10_000 else f"{_number(ms)} ms"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _short(routes: list[str]) -> str:
+    return ", ".join(routes[:2]) + (f" and {len(routes) - 2} more" if len(routes) > 2 else "")
+
+
+def _path(path: str) -> str:
+    """Relative where that is shorter: the reader stands in the project."""
+    relative = os.path.relpath(path) if os.path.isabs(path) else path
+    return min(path, relative, key=len)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _fit(line: str) -> str:
+    return _cut("".join(c if c.isprintable() else "?" for c in line), WIDTH)
+
+
+def _wrap(text: str, first: str, rest: str) -> list[str]:
+    lines = [first]
+    for word in text.split():
+        if len(lines[-1]) + len(word) + 1 > WIDTH:
+            lines.append(rest)
+        lines[-1] += word if lines[-1].endswith(" ") else f" {word}"
+    return lines

@@ -1,0 +1,66 @@
+"""The report: read the workers' files (reader.py), build one object (build.py), show it (profiler/render/).
+
+`run` is for a caller that has parsed its own command line, `main` is `python -m profiler report`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from profiler.errors import ProfilerError
+from profiler.render import json, text
+from profiler.report.build import SCHEMA, Report, build
+from profiler.report.reader import read
+
+__all__ = ["FORMATS", "SCHEMA", "main", "run"]
+
+FORMATS: dict[str, Callable[[Report], str]] = {"text": text.render, "json": json.render}
+
+
+def run(directories: list[str], format: str = "text", output: str | None = None) -> int:  # noqa: A002 - the option's name
+    """Print the report of these directories, or write it to the file `output`; returns the exit status, 0.
+
+    Raises ProfilerError for a directory that is missing or holds no profile, an unknown format, a file that
+    cannot be written.
+    """
+    render = FORMATS.get(format)
+    if render is None:
+        raise ProfilerError(f"{format!r} is not a format", f"use {' or '.join(FORMATS)}")
+    profile = read(directories)
+    if profile.unreadable:
+        lines = "1 line" if profile.unreadable == 1 else f"{profile.unreadable} lines"
+        print(f"profiler: {lines} could not be read (a worker that was killed leaves one)", file=sys.stderr)  # noqa: T201
+    shown = render(build(profile))
+    if output is None:
+        sys.stdout.write(shown)
+        return 0
+    try:
+        with open(output, "w", encoding="utf-8") as file:
+            file.write(shown)
+    except OSError as error:
+        raise ProfilerError(f"cannot write {output!r}: {error.strerror}", "name another file with -o") from error
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """`report DIR... [--format text|json] [-o FILE]`; returns the exit status: 2 for what cannot be done."""
+    parser = _Parser(prog="python -m profiler", description="Show what does not yield.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="report")
+    report = commands.add_parser("report", help="show the profiles in these directories together")
+    report.add_argument("directories", nargs="+", metavar="DIR")
+    report.add_argument("--format", default="text", metavar="|".join(FORMATS))
+    report.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
+    try:
+        given = parser.parse_args(argv)
+        return run(given.directories, given.format, given.output)
+    except ProfilerError as error:
+        print(f"profiler: {error}", file=sys.stderr)  # noqa: T201 - a command
+        return error.exit_status
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ProfilerError(message, f"try: {self.prog.removesuffix(' report')} report DIR")

@@ -1,0 +1,230 @@
+"""A session: the profiler of one process, from `install` to `close`.
+
+It connects the parts: the hook and its three watchers on the hub's loop, a timer (the pulse), the watchdog's
+and the writer's native threads. While there is traffic the pulse measures how late a timer is, folds what is
+left of a batch, and about once a second hands everything over to the writer; when nothing switched since the
+last pulse it sleeps until the loop turns again, so an idle worker has no timer running.
+A session belongs to the process that installed it: in a forked child it is switched off, and the child
+installs its own.
+Needs gevent's libev loop: libuv runs its I/O callbacks inside the poll, where no watcher can tell work from
+waiting.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from gevent import get_hub
+
+from profiler import hook as hooks
+from profiler.calibration import Costs, calibrate
+from profiler.errors import ProfilerError
+from profiler.evidence import Judge
+from profiler.frames import Application
+from profiler.model import Slice
+from profiler.recorder import Recorder
+from profiler.sites import SiteTable
+from profiler.usage import Meter
+from profiler.watchdog import Watchdog
+from profiler.writer import MAX_HANDED_OVER, Source, Writer
+
+PULSE_S = 0.05  # fine enough to see delays of the threshold's order, 20 wake-ups a second at most
+HAND_OVER_S = 1.0  # see writer.FLUSH_S
+SHORTEST_SLOW_SLICE_MS = 1.0  # the watchdog cannot sample less
+LONGEST_SLOW_SLICE_MS = 60_000.0  # gunicorn kills a worker that is silent for 30 s
+
+_session: Session | None = None
+
+
+class Session:
+    """What `install` returns. All but `close` in a forked child is called in the hub's thread."""
+
+    begin: hooks.Begin
+    """`begin(route, request_id, ready_ns=0) -> Span`: a request starts in the current greenlet.
+
+    Its running time counts from when that greenlet was switched in, or the last request in it ended.
+    `ready_ns` (by `time.perf_counter_ns`; 0 = unknown) is when the request became readable: from then to
+    there it was queued.
+    One request a greenlet: beginning another abandons the first, which is counted as dropped.
+    """
+
+    end: hooks.End
+    """`end(span, error=False)`: it ends now, usually in the greenlet that began it. Ending twice does nothing."""
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str] | None,
+        slow_slice_ms: float,
+        worker: str,
+        library_prefixes: Sequence[str],
+    ) -> None:
+        threshold_s = slow_slice_ms / 1000
+        hub: Any = get_hub()
+        self.turn = hooks.Turn()
+        self.path: str | None = None  # of the file written
+        self._pid = os.getpid()
+        self._closed = False
+        self._recorder = Recorder()
+        self._outbox: deque[Source] = deque(maxlen=MAX_HANDED_OVER)
+        self._meter = Meter()
+        table = SiteTable()
+        finished: deque[Slice] = deque()
+        self._writer: Writer | None = None
+        if directory is not None:
+            self._writer = Writer(os.fspath(directory), worker, threshold_s, self._outbox, table)
+            self.path = self._writer.path
+        self._hook = hooks.build(
+            hooks.Links(
+                hub=hub,
+                meter=self._meter,
+                turn=self.turn,
+                batch=self._recorder.batch,
+                errors=self._recorder.errors,
+                finished=finished,
+                fold=self._recorder.fold,
+                woken=self._start_pulse,
+            ),
+            threshold_s,
+        )
+        self.begin = self._hook.begin
+        self.end = self._hook.end
+        judge = Judge(Application(library_prefixes), threshold_s, sees_waits=self._meter.sees_waits)
+        self._watchdog = Watchdog(self._hook.peek, finished, self._meter, judge, table, threshold_s)
+        self._costs: Costs = calibrate(hub, self._meter)
+        loop = hub.loop
+        # Priorities: libev's highest first. gevent runs its callbacks in a prepare watcher of priority 0.
+        self._watchers: list[tuple[Any, Any]] = [
+            (loop.prepare(ref=False, priority=loop.MAXPRI), self._hook.before_callbacks),
+            (loop.prepare(ref=False, priority=loop.MINPRI), self._hook.before_poll),
+            (loop.check(ref=False, priority=loop.MAXPRI), self._hook.after_poll),
+        ]
+        self._timer: Any = loop.timer(PULSE_S, ref=False)
+        self._due_s = self._handed_over_s = time.perf_counter()
+        self._handed_over = self._pulsed = self._hook.counts()
+        self._handed_over_requests = 0
+
+    def _start(self) -> None:
+        self._hook.install()
+        for watcher, callback in self._watchers:
+            watcher.start(callback)
+        self._start_pulse()
+        self._watchdog.start()
+        if self._writer is not None:
+            self._writer.start()
+
+    def close(self) -> None:
+        """Restore the tracer, write the rest, stop the threads. Blocks for some ms; doing it twice does nothing."""
+        global _session  # noqa: PLW0603 - one a process
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._detach()
+        self._hand_over(time.perf_counter())
+        self._watchdog.stop()
+        if self._writer is not None:
+            self._writer.stop()
+        self._meter.close()
+        atexit.unregister(self.close)
+        _session = None
+
+    def _detach(self) -> None:
+        self._closed = True
+        self._hook.remove()
+        for watcher, _ in self._watchers:
+            watcher.stop()
+            watcher.close()
+        self._timer.stop()
+        self._timer.close()
+
+    def _after_fork(self) -> None:
+        """In the child: the threads are gone, and the file is the parent's."""
+        self._detach()
+        atexit.unregister(self.close)
+        self._meter.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _start_pulse(self) -> None:
+        self._timer.start(self._pulse, update=True)
+        self._due_s = time.perf_counter() + PULSE_S
+
+    def _pulse(self) -> None:
+        now_s = time.perf_counter()
+        self._recorder.delayed(max(0.0, now_s - self._due_s))
+        self._recorder.fold()
+        counts = self._hook.counts()
+        idle = counts.switches == self._pulsed.switches
+        self._pulsed = counts
+        if idle or now_s - self._handed_over_s >= HAND_OVER_S:
+            self._hook.sweep()
+            self._hand_over(now_s)
+        self._timer.stop()
+        if idle:
+            self._hook.doze()
+        else:
+            self._start_pulse()
+
+    def _hand_over(self, now_s: float) -> None:
+        self._recorder.fold()
+        counts = self._hook.counts()
+        requests = self._recorder.requests
+        overhead_s = self._costs.of(
+            switches=counts.switches - self._handed_over.switches,
+            turns=counts.turns - self._handed_over.turns,
+            requests=requests - self._handed_over_requests,
+        )
+        delta = self._recorder.take(counts, self._handed_over, now_s - self._handed_over_s, overhead_s)
+        self._handed_over, self._handed_over_requests, self._handed_over_s = counts, requests, now_s
+        if self._writer is not None:
+            self._outbox.append(delta)
+            self._writer.wake()
+
+
+def install(
+    directory: str | os.PathLike[str] | None = None,
+    *,
+    slow_slice_ms: float = 10.0,
+    worker: str | int | None = None,
+    library_prefixes: Sequence[str] = (),
+) -> Session:
+    """Profile this process from now on; call it in the hub's thread, after any fork.
+
+    `directory`: where the worker's file goes, created if need be; None writes nothing, and only the times on
+    the spans are of use.
+    `slow_slice_ms`: from which length a slice is looked into, 1 to 60000. 10: a hub that answers in
+    single-digit milliseconds cannot give one request more. `worker`: a name for this worker, by default its
+    pid.
+    `library_prefixes`: directories whose code is never the line to name, as a server's own.
+    Raises ProfilerError when a session is open already, a value is out of range, or the directory cannot be
+    written.
+    """
+    global _session  # noqa: PLW0603 - one a process: the tracer is one a thread, and there is one hub
+    if _session is not None:
+        raise ProfilerError("the profiler is installed already in this process", "close() that session first")
+    if not SHORTEST_SLOW_SLICE_MS <= slow_slice_ms <= LONGEST_SLOW_SLICE_MS:
+        raise ProfilerError(
+            f"slow_slice_ms is {slow_slice_ms!r}",
+            f"give a length from {SHORTEST_SLOW_SLICE_MS:g} to {LONGEST_SLOW_SLICE_MS:g} ms",
+        )
+    loop: Any = get_hub().loop
+    if "libev" not in type(loop).__module__:
+        raise ProfilerError(f"gevent runs on {type(loop).__module__}", "start with GEVENT_LOOP=libev-cext")
+    session = Session(directory, slow_slice_ms, str(os.getpid() if worker is None else worker), library_prefixes)
+    session._start()  # noqa: SLF001 - apart from __init__, which has no effect on the process
+    _session = session
+    atexit.register(session.close)
+    return session
+
+
+def _forget_in_child() -> None:
+    global _session
+    if _session is not None:
+        session, _session = _session, None
+        session._after_fork()  # noqa: SLF001
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

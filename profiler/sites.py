@@ -1,0 +1,146 @@
+"""Slow slices gathered by the line to blame: what the watchdog adds, and the writer takes about once a second.
+
+A site is a function, and a line of it: of a loop in Python the samples fall on every line in turn, so such
+slices are kept by function and the line most sampled is shown. Slices the machine lengthened are sites of
+their own, marked innocent.
+Bounds: `MAX_SITES` sites between two takings, `MAX_LINES` lines and `MAX_ROUTES` routes a site; slices of
+further sites are counted as dropped. The two native threads that meet here use a native lock; the hub never
+comes here.
+"""
+
+from __future__ import annotations
+
+import linecache
+from typing import TYPE_CHECKING, Any
+
+from profiler.frames import Place, Stack, describe
+from profiler.model import Histogram, Slice
+from profiler.native import Lock
+
+if TYPE_CHECKING:
+    from profiler.causes import Verdict
+
+MAX_SITES = 1000  # a second: at one slow slice a site and millisecond, more than can happen
+MAX_LINES = 16  # the loop's lines that samples fell on
+MAX_ROUTES = 16  # shown; who needs more names the function
+HUB_ROUTE = "(hub)"  # work for no request: hub callbacks, background greenlets
+
+
+class Finding:
+    """What is known of one slow slice."""
+
+    __slots__ = ("exact", "lines", "place", "record", "stack", "verdict")
+
+    def __init__(
+        self, record: Slice, place: Place, lines: dict[int, float], stack: Stack, verdict: Verdict, *, exact: bool
+    ) -> None:
+        self.record = record
+        self.place = place
+        self.lines = lines  # of the place's function, with the seconds samples give them
+        self.stack = stack
+        self.verdict = verdict
+        self.exact = exact
+
+    @property
+    def by_function(self) -> bool:
+        """Whether the line is one of several that the code was on."""
+        return self.verdict.on_cpu and not (self.verdict.cause == "native" and len(self.lines) == 1)
+
+
+class _Site:
+    def __init__(self) -> None:
+        self.findings = 0
+        self.exact = 0
+        self.busy_s = 0.0
+        self.busy = Histogram()
+        self.harm_s = 0.0
+        self.victims = 0
+        self.causes: dict[str, float] = {}
+        self.routes: set[str] = set()
+        self.lines: dict[int, float] = {}
+        self.stack: Stack = ()
+
+    def add(self, finding: Finding) -> None:
+        record = finding.record
+        self.findings += 1
+        self.exact += finding.exact
+        self.busy_s += record.length_s
+        self.busy.add(record.length_s)
+        self.harm_s += record.harm_s
+        self.victims += record.victims
+        cause = finding.verdict.cause
+        self.causes[cause] = self.causes.get(cause, 0.0) + record.length_s
+        if len(self.routes) < MAX_ROUTES:
+            self.routes.add(record.span.route if record.span else HUB_ROUTE)
+        for line, weight_s in finding.lines.items():
+            if line in self.lines or len(self.lines) < MAX_LINES:
+                self.lines[line] = self.lines.get(line, 0.0) + weight_s
+        self.stack = self.stack or finding.stack
+
+
+class SiteTable:
+    """Sites since the last `take`."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._sites: dict[tuple[str, str, int, int, bool], _Site] = {}
+        self._dropped = 0
+        self._open: dict[str, Any] | None = None
+
+    def add(self, finding: Finding) -> None:
+        """Count a slow slice; for the watchdog's thread."""
+        key = _key(finding)
+        with self._lock:
+            site = self._sites.get(key)
+            if site is None:
+                if len(self._sites) >= MAX_SITES:
+                    self._dropped += 1
+                    return
+                site = self._sites[key] = _Site()
+            site.add(finding)
+
+    def still_open(self, finding: Finding) -> None:
+        """A slice has not ended yet: stored, so that a worker killed in the middle of it leaves word."""
+        site = _Site()
+        site.add(finding)
+        line = {**_line(_key(finding), site), "type": "open"}
+        with self._lock:
+            self._open = line
+
+    def take(self) -> list[dict[str, Any]]:
+        """The lines to store, and begin anew; for the writer's thread."""
+        with self._lock:
+            sites, self._sites = self._sites, {}
+            dropped, self._dropped = self._dropped, 0
+            still_open, self._open = self._open, None
+        lines = [_line(key, site) for key, site in sites.items()]
+        if dropped:
+            lines.append({"type": "dropped", "count": dropped})
+        if still_open:
+            lines.append(still_open)
+        return lines
+
+
+def _key(finding: Finding) -> tuple[str, str, int, int, bool]:
+    place = finding.place
+    line = 0 if finding.by_function else place.line
+    return place.file, place.function, place.first_line, line, finding.verdict.innocent
+
+
+def _line(key: tuple[str, str, int, int, bool], site: _Site) -> dict[str, Any]:
+    file = key[0]
+    return {
+        "type": "site",
+        "key": list(key),
+        "count": site.findings,
+        "exact": site.exact,
+        "busy_s": site.busy_s,
+        "busy": site.busy.pairs(),
+        "harm_s": site.harm_s,
+        "victims": site.victims,
+        "causes": site.causes,
+        "routes": sorted(site.routes),
+        # The source may have changed by the time of the report.
+        "lines": [[line, weight_s, linecache.getline(file, line).strip()] for line, weight_s in site.lines.items()],
+        "stack": describe(site.stack),
+    }

@@ -1,0 +1,159 @@
+"""The watchdog: a native thread that looks at the hub's stack while a slice is long, and says afterwards where it was.
+
+Each look asks the hook for the current slice; one that has reached a quarter of the threshold is sampled, so
+that a slice which reaches the whole has samples. A sample that a switch has overtaken is dropped. How late
+the thread woke is evidence too, since it needs the GIL to wake (causes.py). When the hook has finished a slow
+slice, its samples are weighed (evidence.py) and it joins its site (sites.py).
+
+Cost: a look takes some 15 us each tick, 0.3 % of a core. It needs `sys._current_frames` and the GIL: no
+signals, nothing raised into a greenlet.
+Limits: a slice that ends before the thread gets to run (a C call that holds the GIL and returns just before a
+switch, a machine with no CPU for this thread) has no sample.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from profiler.evidence import Evidence, Judge, Sample
+from profiler.frames import capture
+from profiler.hook import SETTLE_S
+from profiler.model import Slice, Span
+from profiler.native import get_ident, sleep, start_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from profiler.native import Signal
+    from profiler.sites import Finding, SiteTable
+    from profiler.usage import Meter, Usage
+
+SHORTEST_TICK_S = 0.003  # under that the thread would cost the hub more than half a percent
+LONGEST_TICK_S = 0.02  # so that stopping is prompt
+OPEN_S = 1.0  # a slice this long is stored before it ends: whoever kills the worker wants to know
+STOP_TIMEOUT_S = 1.0  # many ticks; a thread that does not stop within it is not waited for
+_HOLD_S = 0.002  # a look that took this long was interrupted, perhaps with the GIL in hand
+
+
+class Watchdog:
+    """Made in the hub's thread; all but `start` and `stop` runs in the watchdog's."""
+
+    def __init__(
+        self,
+        peek: Callable[[], tuple[float, bool, Span | None]],
+        finished: deque[Slice],
+        meter: Meter,
+        judge: Judge,
+        table: SiteTable,
+        threshold_s: float,
+    ) -> None:
+        self._peek = peek
+        self._finished = finished
+        self._meter = meter
+        self._judge = judge
+        self._table = table
+        self._sample_from_s = threshold_s / 4
+        self._tick_s = min(max(threshold_s / 2, SHORTEST_TICK_S), LONGEST_TICK_S)
+        self._hub_ident = get_ident()
+        self._usage: Usage = meter.read()  # the latest reading
+        self._evidence = self._earlier = Evidence(0.0, self._usage)  # of this slice; of the one seen before it
+        self._settling: deque[Finding] = deque()
+        self._holds: deque[tuple[float, float]] = deque(maxlen=8)  # when this thread may have kept the GIL
+        self._open_due_s = OPEN_S
+        self._stopping = False
+        self._done: Signal | None = None
+        self.failures = 0  # looks that raised
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._done = start_thread(self._run)
+
+    def stop(self) -> None:
+        """Stop it, with every slow slice so far in the table. Blocks the caller for about a tick."""
+        self._stopping = True
+        if self._done is not None and self._done.wait(STOP_TIMEOUT_S):
+            self._resolve()
+            self._settle(float("inf"))
+
+    def _run(self) -> None:
+        self._meter.watch_this_thread()
+        pause_s = self._tick_s
+        while not self._stopping:
+            waited_s = self._usage.own_wait_s
+            due_s = time.perf_counter() + pause_s
+            sleep(pause_s)
+            woke_s = time.perf_counter()
+            try:
+                pause_s = self._look(woke_s, woke_s - due_s, waited_s)
+            except Exception:  # noqa: BLE001 - one bad look must not end all later ones
+                self.failures += 1
+                pause_s = self._tick_s
+            looked_s = time.perf_counter()
+            if looked_s - woke_s > _HOLD_S:
+                self._holds.append((woke_s, looked_s))
+
+    def _look(self, woke_s: float, late_s: float, waited_s: float) -> float:
+        """Look once; returns how long to sleep."""
+        start_s, polling, active = self._peek()
+        if start_s != self._evidence.start_s:
+            self._earlier = self._evidence
+            self._evidence = Evidence(start_s, self._usage)
+            self._open_due_s = OPEN_S
+        elif polling:  # idle since the last look
+            self._settle(woke_s)
+            return self._tick_s
+        usage = self._usage = self._meter.read()
+        pause_s = self._tick_s
+        if not polling:
+            own_wait_s = usage.own_wait_s - waited_s
+            pause_s = self._watch(woke_s - start_s, max(0.0, late_s - own_wait_s), active)
+        self._resolve()
+        self._settle(woke_s)
+        return pause_s
+
+    def _watch(self, age_s: float, late_s: float, active: Span | None) -> float:
+        """The hub has been in one slice for `age_s`."""
+        evidence = self._evidence
+        if evidence.first is None:
+            evidence.first = self._usage
+        if age_s < self._sample_from_s:
+            return SHORTEST_TICK_S
+        self._sample(evidence, age_s, late_s)
+        if age_s >= self._open_due_s:
+            self._open_due_s = age_s + OPEN_S
+            so_far = Slice(evidence.start_s, self._usage.at_s, active, 0.0, self._usage, ())
+            self._table.still_open(self._judge.find(so_far, evidence, 0.0))
+        return max(SHORTEST_TICK_S, age_s / 16)  # a long one needs few samples to be named
+
+    def _sample(self, evidence: Evidence, age_s: float, late_s: float) -> None:
+        frame = sys._current_frames().get(self._hub_ident)  # noqa: SLF001 - the documented way
+        if frame is None:
+            return
+        stack, offset = capture(frame), frame.f_lasti
+        del frame  # it would keep its locals alive
+        if self._peek()[0] == evidence.start_s:
+            evidence.samples.append(Sample(age_s, late_s, stack, offset))
+
+    def _resolve(self) -> None:
+        """Find a place and a cause for each slice that the hook has finished."""
+        before = self._evidence.before
+        while self._finished:
+            record = self._finished.popleft()
+            seen = [e for e in (self._evidence, self._earlier) if e.start_s == record.start_s]
+            evidence = seen[0] if seen else Evidence(record.start_s, before)
+            held_by_us_s = sum(
+                max(0.0, min(record.end_s, until) - max(record.start_s, since)) for since, until in self._holds
+            )
+            finding = self._judge.find(record, evidence, held_by_us_s)
+            record.place = finding.place
+            self._settling.append(finding)
+            before = record.usage  # for the next one, if that was not seen either
+
+    def _settle(self, now_s: float) -> None:
+        """Harm is still added to a slice after its end, while those behind it get their turn."""
+        settling = self._settling
+        while settling and settling[0].record.end_s + SETTLE_S <= now_s:
+            self._table.add(settling.popleft())
