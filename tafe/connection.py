@@ -22,7 +22,7 @@ from tafe.errors import RequestTimeout
 from tafe.http1.head import CHUNKED, EXPECT, HTTP_1_0, LENGTH, REQUEST_ID
 from tafe.http1.refusal import Refusal, plain_response
 from tafe.transport import Transport
-from tafe.wsgi import DISCARD_BYTES, Exchange
+from tafe.wsgi import DISCARD_BYTES, NOT_PLAIN, Exchange
 
 if TYPE_CHECKING:
     import _socket
@@ -46,6 +46,7 @@ class State(enum.IntEnum):
     CLOSED = 6
 
 
+_UNUSUAL: Final = NOT_PLAIN | LENGTH | CHUNKED | REQUEST_ID
 _IDLE: Final = State.IDLE  # as module constants they cost a tenth of an enum's attribute
 _RUNNING: Final = State.RUNNING
 
@@ -87,16 +88,15 @@ class Connection(Transport):
             self.eof = True
             self._on_end()
         elif self._state is _IDLE:
-            self._start_head(data)
+            if data[-4:] == b"\r\n\r\n":
+                self._begin(data)
+            else:
+                self._start_head(data)
         else:
             self._on_more(data)
 
     def _start_head(self, data: bytes) -> None:
-        """First bytes of a request; usually all of it."""
-        end = data.find(b"\r\n\r\n")
-        if end > 0:
-            self._begin(data, end)
-            return
+        """The beginning of a request that is not just a head."""
         self._state = State.HEAD
         self._buffer = b""
         self._expire_in(self.server.limits.head_timeout_s)
@@ -134,7 +134,7 @@ class Connection(Transport):
         self._buffer = data
         end = data.find(b"\r\n\r\n", max(0, seen - 3))
         if end > 0:
-            self._begin(data, end)
+            self._begin(data)
             return
         try:
             self._check_incomplete(data)
@@ -152,11 +152,11 @@ class Connection(Transport):
         if data.count(b"\n") != data.count(b"\r\n"):
             raise Refusal(400, "a line ends in a bare LF (RFC 9112, 2.2)")
 
-    def _begin(self, data: bytes, end: int) -> None:
+    def _begin(self, data: bytes) -> None:
         """A whole head is there: parse it, then run the request or gather its body."""
         server = self.server
         try:
-            environ, asked = server.parse_head(data[:end])
+            environ, asked, self._buffer = server.parse_head(data)
         except Refusal as refusal:
             if data[:2] == b"\r\n":
                 self._more_head(data[2:])
@@ -165,12 +165,16 @@ class Connection(Transport):
             return
         environ["REMOTE_ADDR"] = self.remote_addr
         environ["REMOTE_PORT"] = self.remote_port
-        environ["tafe.request_id"] = next(server.request_ids)
-        self._buffer = data[end + 4 :]
-        exchange = self.exchange = Exchange(self, environ, asked)
-        if asked & (LENGTH | CHUNKED | REQUEST_ID):
+        server.request_number = number = server.request_number + 1
+        environ["tafe.request_id"] = f"{server.id_prefix}{number}"
+        exchange = self.exchange = Exchange()
+        exchange.connection = self
+        exchange.environ = environ
+        if asked & _UNUSUAL:
             if asked & REQUEST_ID:
                 server.take_request_id(environ)
+            if asked & NOT_PLAIN:
+                exchange.note(asked)
             if asked & (LENGTH | CHUNKED):
                 self._begin_body(exchange, environ, asked)
                 return

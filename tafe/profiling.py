@@ -31,7 +31,7 @@ class SpanObserver:
     """`wsgi.Observer` on a profiler session. Its functions are attributes: no bound method is made on the hot path."""
 
     def __init__(self, session: profiler.Session) -> None:
-        begin_span, end_span, turn = session.begin, session.end, session.turn
+        begin_span, turn = session.begin, session.turn
         known: dict[str, str] = {}
 
         def begin(environ: dict[str, Any]) -> profiler.Span:
@@ -44,11 +44,8 @@ class SpanObserver:
             environ["tafe.span"] = span = begin_span(route, environ["tafe.request_id"], turn.ready_ns)
             return span
 
-        def end(span: profiler.Span, status: int) -> None:
-            end_span(span, not 100 <= status < 500)
-
         self.begin: Callable[[dict[str, Any]], profiler.Span] = begin
-        self.end: Callable[[profiler.Span, int], None] = end
+        self.end = session.end
 
 
 def route_of(name: str) -> str:

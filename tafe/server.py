@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import _socket
 import collections
-import itertools
 import logging
 import os
 import re
@@ -87,8 +86,8 @@ class WSGIServer(StreamServer):
         self.parse_head = HeadParser(self.environ, self.limits).parse
         self.request_timeout_s = self.limits.request_timeout_s
         self.max_in_flight = self.limits.in_flight
-        # Ids of requests that come without one, made in C: this worker's random prefix and a number.
-        self.request_ids = map(f"{os.urandom(5).hex()}-".__add__, map(str, itertools.count(1)))
+        self.id_prefix = f"{os.urandom(5).hex()}-"  # of the ids of requests that come without one
+        self.request_number = 0
         self.own_lines = response.own_lines(time.time())
         self._second: Any = None  # the timer that renews `own_lines`
         # -- what the connections share

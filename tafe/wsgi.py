@@ -39,10 +39,13 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 # connection costs both sides; nginx's and Go's bounds are of this order (Go: 256 KiB).
 DISCARD_BYTES: Final = 64 * 1024
 
-_NOT_PLAIN: Final = (
+# What a head may ask for that decides how it is answered; each of these is rare between a proxy and its server.
+NOT_PLAIN: Final = (
     asked_for.CHUNKED | asked_for.CLOSE | asked_for.EXPECT | asked_for.HTTP_1_0 | asked_for.ABSOLUTE | asked_for.HEAD
 )
 
+_heads: Final = response.heads
+_length_ends: Final = response.length_ends
 _log = logging.getLogger("tafe.server")
 
 
@@ -53,14 +56,16 @@ class Observer(Protocol):
         """A request starts in this greenlet; the token is given back to `end`."""
         ...
 
-    def end(self, token: Any, status: int) -> None:
-        """The request's answer was sent (or given up: status 0)."""
+    def end(self, token: Any, failed: bool, /) -> None:
+        """The request's answer was sent, or given up; `failed`: by a fault of ours, status 5xx or none."""
         ...
 
 
 class Exchange:
     """One request and its answer. `run` is the request's greenlet."""
 
+    connection: Connection  # both set by `Connection._begin`: a class without __init__ is created in half the time
+    environ: dict[str, Any]
     # Defaults are the class's, and an object sets what differs: nearly every request differs in nothing.
     greenlet: greenlet.greenlet | None = None  # while it runs
     plain = True  # HTTP/1.1, kept, with a body in the answer and none left unread: decides the quick way
@@ -75,15 +80,13 @@ class Exchange:
     _declared = -1  # Content-Length, or -1
     _sent = 0  # bytes of body sent
 
-    def __init__(self, connection: Connection, environ: dict[str, Any], asked: int) -> None:
-        self.connection = connection
-        self.environ = environ
-        if asked & _NOT_PLAIN:
-            self.plain = False
-            self.http_1_0 = bool(asked & asked_for.HTTP_1_0)
-            self.no_body = bool(asked & asked_for.HEAD)
-            if asked & (asked_for.CLOSE | asked_for.HTTP_1_0):
-                self.keep = asked & (asked_for.CLOSE | asked_for.KEEP_ALIVE) == asked_for.KEEP_ALIVE
+    def note(self, asked: int) -> None:
+        """The head asked for something of `NOT_PLAIN`."""
+        self.plain = False
+        self.http_1_0 = bool(asked & asked_for.HTTP_1_0)
+        self.no_body = bool(asked & asked_for.HEAD)
+        if asked & (asked_for.CLOSE | asked_for.HTTP_1_0):
+            self.keep = asked & (asked_for.CLOSE | asked_for.KEEP_ALIVE) == asked_for.KEEP_ALIVE
 
     def run(self) -> None:
         """Call the application and answer; never raises."""
@@ -107,7 +110,9 @@ class Exchange:
                     self._head = None
                     self._started = True
                     self.status = head[3]
-                    connection.write(b"".join((head[0], server.own_lines, response.length_end(len(body)), body)))
+                    size = len(body)
+                    end = _length_ends.get(size) or response.length_end(size)
+                    connection.write(b"".join((head[0], server.own_lines, end, body)))
                 else:
                     self._send_result(result)
             else:
@@ -116,7 +121,7 @@ class Exchange:
             self._fail(error)
         if token is not None and observer is not None:
             try:
-                observer.end(token, self.status)
+                observer.end(token, not 100 <= self.status < 500)
             except Exception:
                 server.drop_observer()
         self.greenlet = None
@@ -134,7 +139,12 @@ class Exchange:
                 exc_info = None
         elif self._head is not None or self._started:
             raise RuntimeError("start_response was called twice without exc_info (PEP 3333)")
-        self._head = response.render(status, headers)
+        try:
+            self._head = _heads[(status, *headers)] if type(headers) is list else None
+        except (KeyError, TypeError):
+            self._head = None
+        if self._head is None:
+            self._head = response.render(status, headers)
         return self._write
 
     def _send_result(self, result: Iterable[bytes]) -> None:

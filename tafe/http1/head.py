@@ -49,6 +49,8 @@ _MAX_LINE: Final = 256
 _MAX_NAME: Final = 64
 _MAX_TARGETS: Final = 1024  # an environ of 1.5 KiB each
 _Field = tuple[str, str, int]  # environ key, value, bits
+_END: Final = 4096  # the empty line that ends a head: in the table, so that asking for it costs nothing extra
+_END_OF_HEAD: Final[_Field] = ("", "", _END)
 
 # Fields that say how the message is framed, where a second one makes the message ambiguous (RFC 9112, 6.3 and 3.2).
 _ONCE: Final = {
@@ -69,29 +71,31 @@ class HeadParser:
         self._base = {"REMOTE_ADDR": "", "REMOTE_PORT": "", "tafe.request_id": "", **base}
         self._limits = limits
         self._targets: dict[bytes, tuple[dict[str, Any], int]] = {}  # by request line
-        self._fields: dict[bytes, _Field] = {}  # by field line
+        self._fields: dict[bytes, _Field] = {b"": _END_OF_HEAD}  # by field line
         self._names: dict[bytes, str] = {}  # by field name: those whose lines differ
 
-    def parse(self, head: bytes) -> tuple[dict[str, Any], int]:
-        """Return the environ for `head` (without the final empty line), and what it asked for, as bits.
+    def parse(self, data: bytes) -> tuple[dict[str, Any], int, bytes]:
+        """Return the environ for the head that `data` begins with, what it asked for, as bits, and what follows it.
 
-        Raises `Refusal`. Lines are judged in order, then the head as a whole.
+        `data` holds at least one empty line. Raises `Refusal`. Lines are judged in order, then the head as a whole.
         """
-        lines = head.split(b"\r\n")
-        target = self._targets.get(lines[0])
+        lines = data.split(b"\r\n")
+        rest = iter(lines)
+        first = next(rest)
+        target = self._targets.get(first)
         if target is None:
-            target = self._read_request_line(lines[0])
+            target = self._read_request_line(first)
         environ = target[0].copy()
         asked = target[1]
-        if len(lines) > self._limits.header_count + 1:
-            raise Refusal(431, f"more than {self._limits.header_count} header fields")
         known = self._fields.get
-        for line in lines[1:]:
+        for line in rest:
             field = known(line)
             if field is None:
                 field = self._read_field(line)
             key, value, bits = field
             if bits:
+                if bits & _END:
+                    break
                 if bits & DROPPED:
                     continue
                 asked |= bits
@@ -103,7 +107,10 @@ class HeadParser:
                 environ[key] = value
         if asked & (HOST | HTTP_1_0 | CHUNKED | ABSOLUTE) != HOST:
             _check_whole(environ, asked)
-        return environ, asked
+        left = rest.__length_hint__()  # one, empty, if the data ends with the head
+        if len(lines) - left > self._limits.header_count + 2:
+            raise Refusal(431, f"more than {self._limits.header_count} header fields")
+        return environ, asked, b"" if left == 1 and not lines[-1] else data[data.index(b"\r\n\r\n") + 4 :]
 
     def _read_request_line(self, line: bytes) -> tuple[dict[str, Any], int]:
         if len(line) > self._limits.request_line_bytes:
@@ -141,6 +148,7 @@ class HeadParser:
         if len(line) <= _MAX_LINE and not bits & _SECRET:
             if len(self._fields) >= _MAX_REMEMBERED:
                 self._fields.clear()
+                self._fields[b""] = _END_OF_HEAD
             self._fields[line] = field
         return field
 

@@ -38,7 +38,7 @@ _HOP_BY_HOP: Final = frozenset(
 )
 
 Head = tuple[bytes, int, int, int]  # status line and field lines, bits, declared length or -1, status
-_heads: dict[tuple[Any, ...], Head] = {}
+heads: dict[tuple[Any, ...], Head] = {}  # by (status, *headers): `Exchange.start_response` looks here first
 _statuses: dict[str, tuple[bytes, int]] = {}
 _lines: dict[tuple[str, str], tuple[bytes, int, int]] = {}
 
@@ -49,18 +49,12 @@ CHUNKED_LINE: Final = b"Transfer-Encoding: chunked\r\n"
 
 
 def render(status: str, headers: list[tuple[str, str]]) -> Head:
-    """Return the rendered head. Raises TypeError or ValueError naming what PEP 3333 does not allow."""
+    """Return the rendered head. Raises TypeError or ValueError naming what PEP 3333 does not allow.
+
+    The whole is remembered if every line of it was known, so that values used once never fill the table.
+    """
     if type(headers) is not list:
         raise TypeError(f"headers must be a list, not {type(headers).__name__} (PEP 3333)")
-    try:
-        head = _heads.get((status, *headers))
-    except TypeError:
-        head = None  # a list where a tuple should be, most likely: to be named below
-    return head or _render(status, headers)
-
-
-def _render(status: str, headers: list[tuple[str, str]]) -> Head:
-    """Render line by line; remember the whole if every line was known, so that values used once never fill the table."""
     known = _statuses.get(status) if type(status) is str else None
     line, bits = known or _status_line(status)
     parts = [line]
@@ -85,9 +79,9 @@ def _render(status: str, headers: list[tuple[str, str]]) -> Head:
         parts.append(rendered[0])
     head = (b"".join(parts), bits, length, int(status[:3]))
     if all_known:
-        if len(_heads) >= _MAX_REMEMBERED:
-            _heads.clear()
-        _heads[(status, *headers)] = head
+        if len(heads) >= _MAX_REMEMBERED:
+            heads.clear()
+        heads[(status, *headers)] = head
     return head
 
 
@@ -142,16 +136,14 @@ def _meaning(name: str, value: str) -> tuple[int, int]:
     return 0, -1
 
 
-_ends: dict[int, bytes] = {}
+length_ends: dict[int, bytes] = {}
 
 
 def length_end(length: int) -> bytes:
     """The last lines of a head that declares `length` and keeps an HTTP/1.1 connection."""
-    end = _ends.get(length)
-    if end is None:
-        end = b"Content-Length: %d\r\n\r\n" % length
-        if len(_ends) < _MAX_REMEMBERED:
-            _ends[length] = end
+    end = b"Content-Length: %d\r\n\r\n" % length
+    if len(length_ends) < _MAX_REMEMBERED:
+        length_ends[length] = end
     return end
 
 

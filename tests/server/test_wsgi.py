@@ -285,8 +285,8 @@ def test_an_observer_is_told_of_every_request_and_dropped_when_it_fails(serve: S
                 raise RuntimeError("observer")
             return environ["PATH_INFO"]
 
-        def end(self, token: Any, status: int) -> None:
-            self.seen.append((token, status))
+        def end(self, token: Any, failed: bool) -> None:
+            self.seen.append((token, failed))
 
     watcher = Watcher()
     live = serve(hello, observer=watcher)
@@ -294,5 +294,5 @@ def test_an_observer_is_told_of_every_request_and_dropped_when_it_fails(serve: S
         for path in (b"/1", b"/2", b"/bad", b"/3"):
             client.sendall(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path)
             assert read_answer(client)[0].startswith(b"HTTP/1.1 200")
-    assert watcher.seen == [("/1", 200), ("/2", 200)]
+    assert watcher.seen == [("/1", False), ("/2", False)]
     assert "observer" in caplog.text
