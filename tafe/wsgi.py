@@ -98,7 +98,7 @@ class Exchange:
         if observer is not None:
             try:
                 token = observer.begin(self.environ)
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it raised, requests go on without it
                 server.drop_observer()
         try:
             result = server.application(self.environ, self.start_response)
@@ -122,7 +122,7 @@ class Exchange:
         if token is not None and observer is not None:
             try:
                 observer.end(token, not 100 <= self.status < 500)
-            except Exception:
+            except Exception:  # noqa: BLE001 - as above
                 server.drop_observer()
         self.greenlet = None
         connection.finish(self)

@@ -13,6 +13,7 @@ Knows no sockets, and never looks at a body.
 from __future__ import annotations
 
 import re
+from operator import length_hint
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -107,7 +108,7 @@ class HeadParser:
                 environ[key] = value
         if asked & (HOST | HTTP_1_0 | CHUNKED | ABSOLUTE) != HOST:
             _check_whole(environ, asked)
-        left = rest.__length_hint__()  # one, empty, if the data ends with the head
+        left = length_hint(rest)  # one, empty, if the data ends with the head
         if len(lines) - left > self._limits.header_count + 2:
             raise Refusal(431, f"more than {self._limits.header_count} header fields")
         return environ, asked, b"" if left == 1 and not lines[-1] else data[data.index(b"\r\n\r\n") + 4 :]
