@@ -48,6 +48,16 @@ def kill_idle(database: Database, mariadb: MariaDB) -> None:
             gevent.sleep(0.001)
 
 
+def running(mariadb: MariaDB, text: str) -> int:
+    """Wait until a statement that begins with `text` runs; return its connection's number."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        rows = mariadb.query("SELECT id FROM information_schema.processlist WHERE info LIKE %s", (f"{text}%",))
+        if rows:
+            return int(rows[0]["id"])
+    raise AssertionError(f"{text} does not run")
+
+
 def item(database: Database, number: int) -> None:
     row = database.fetch_one("SELECT id, text FROM items WHERE id = %s", (number,))
     assert row == {"id": number, "text": f"item {number}"}
@@ -113,35 +123,28 @@ def test_a_connection_lost_at_commit_says_that_the_outcome_is_not_known(database
 
 
 def test_a_read_whose_connection_is_killed_while_it_runs_is_repeated(database: Database, mariadb: MariaDB) -> None:
-    running = gevent.spawn(database.fetch_one, "SELECT SLEEP(0.3) AS s, CONNECTION_ID() AS id")
-    gevent.sleep(0.1)
-    killed = mariadb.query("SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(0.3)%%'")
-    assert len(killed) == 1
-    mariadb.query(f"KILL CONNECTION {killed[0]['id']}")
-    row = running.get(timeout=5)
+    asking = gevent.spawn(database.fetch_one, "SELECT SLEEP(0.5) AS s, CONNECTION_ID() AS id")
+    killed = running(mariadb, "SELECT SLEEP(0.5)")
+    mariadb.query(f"KILL CONNECTION {killed}")
+    row = asking.get(timeout=5)
     assert row["s"] == 0
-    assert row["id"] != killed[0]["id"]
+    assert row["id"] != killed
 
 
 def test_a_write_whose_connection_is_killed_while_it_runs_is_not_repeated(database: Database, mariadb: MariaDB) -> None:
-    slow = "UPDATE items SET text = SLEEP(0.3) WHERE id = 1"
-    running = gevent.spawn(database.execute, slow)
-    gevent.sleep(0.1)
-    (killed,) = mariadb.query("SELECT id FROM information_schema.processlist WHERE info LIKE 'UPDATE items%%'")
-    mariadb.query(f"KILL CONNECTION {killed['id']}")
-    running.join()
-    assert isinstance(running.exception, DatabaseUnavailable)
+    asking = gevent.spawn(database.execute, "UPDATE items SET text = SLEEP(0.9) WHERE id = 1")
+    mariadb.query(f"KILL CONNECTION {running(mariadb, 'UPDATE items')}")
+    asking.join()
+    assert isinstance(asking.exception, DatabaseUnavailable)
     item(database, 1)
 
 
 def test_a_killed_statement_is_an_error_and_its_connection_stays(database: Database, mariadb: MariaDB) -> None:
-    running = gevent.spawn(database.execute, "UPDATE items SET text = SLEEP(0.3) WHERE id = 1")
-    gevent.sleep(0.1)
-    (killed,) = mariadb.query("SELECT id FROM information_schema.processlist WHERE info LIKE 'UPDATE items%%'")
-    mariadb.query(f"KILL QUERY {killed['id']}")
-    running.join()
-    assert isinstance(running.exception, QueryError)
-    assert running.exception.number == 1317
+    asking = gevent.spawn(database.execute, "UPDATE items SET text = SLEEP(0.9) WHERE id = 1")
+    mariadb.query(f"KILL QUERY {running(mariadb, 'UPDATE items')}")
+    asking.join()
+    assert isinstance(asking.exception, QueryError)
+    assert asking.exception.number == 1317
     assert database.stats.discarded == 0
     item(database, 1)
 
@@ -150,11 +153,12 @@ def test_a_greenlet_killed_in_mid_statement_discards_its_connection_and_nobody_r
     database: Database,
 ) -> None:
     for number in range(10):
-        greenlet = gevent.spawn(database.fetch_one, "SELECT SLEEP(0.02), 'wrong' AS text, -1 AS id")
-        gevent.sleep(0.005)
+        greenlet = gevent.spawn(database.fetch_one, "SELECT SLEEP(0.04), 'wrong' AS text, -1 AS id")
+        while not database.stats.in_use:
+            gevent.sleep(0.001)
         greenlet.kill()
         item(database, number)
-        gevent.sleep(0.02)
+        gevent.sleep(0.04)
         item(database, number)
     assert database.stats.discarded == 10
 
@@ -168,8 +172,7 @@ def test_a_greenlet_killed_between_two_rows_discards_its_connection(database: Da
         killed += not greenlet.ready()
         greenlet.kill()
         item(database, number)
-    assert killed
-    assert database.stats.discarded == killed
+    assert 0 < database.stats.discarded <= killed  # some may have been killed before they had a connection
 
 
 def test_a_statement_without_an_answer_is_given_up_after_read_timeout(
@@ -208,12 +211,16 @@ def test_a_healthy_connection_survives_its_check(database: Database) -> None:
 
 def test_a_deadlock_breaks_the_transaction_so_that_nothing_of_it_is_kept(database: Database) -> None:
     outcomes: list[Any] = []
+    holding = 0
 
     def change(first: int, second: int) -> None:
+        nonlocal holding
         try:
             with database.transaction() as tx:
                 tx.execute("UPDATE items SET text = 'changed' WHERE id = %s", (first,))
-                gevent.sleep(0.05)
+                holding += 1
+                while holding < 2:
+                    gevent.sleep(0.001)
                 try:
                     tx.execute("UPDATE items SET text = 'changed' WHERE id = %s", (second,))
                 except QueryError as error:

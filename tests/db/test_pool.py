@@ -105,16 +105,16 @@ def test_a_waiter_gives_up_after_acquire_timeout(sqlite_url: str, connect: Calla
 
 
 def test_each_waiter_has_its_own_deadline(sqlite_url: str, connect: Callable[..., Database]) -> None:
-    database = connect(sqlite_url, min_size=1, max_size=1, acquire_timeout_s=0.2)
+    database = connect(sqlite_url, min_size=1, max_size=1, acquire_timeout_s=0.4)
     with database.transaction():
         first = gevent.spawn(database.fetch_one, "SELECT 1")
-        gevent.sleep(0.1)
+        gevent.sleep(0.2)
+        begun = time.monotonic()
         second = gevent.spawn(database.fetch_one, "SELECT 1")
         first.join()
         assert not second.ready()
-        begun = time.monotonic()
         second.join()
-        assert 0.05 < time.monotonic() - begun < 0.19
+        assert 0.39 < time.monotonic() - begun < 0.8
 
 
 def test_a_request_that_times_out_while_waiting_leaves_the_queue(single: Database) -> None:
@@ -172,11 +172,11 @@ def test_a_greenlet_is_killed_at_any_moment_and_the_pool_is_whole_afterwards(
         greenlets[victim] = gevent.spawn(ask, victim)
     gevent.killall(greenlets)
     with gevent.Timeout(5):
-        while database.stats.in_use:
+        while database.stats.in_use or database.stats.size < 2:  # refilled by itself
             gevent.sleep(0.005)
     assert wrong == []
     assert database.stats.waiters == 0
-    assert 2 <= database.stats.size <= 3
+    assert database.stats.size <= 3
     assert database.fetch_one("SELECT 5 AS n") == {"n": 5}
 
 
