@@ -12,31 +12,33 @@ import pytest
 from apps.zoo import ZOO, app
 
 ROOT = Path(__file__).resolve().parents[2]
-# Twice the slack of a busy machine with 10 ms time slices; the convoys need less than 50, see runtime.py.
+# Long enough to be told from the 18 ms that a twin may take, and below the 50 slices that make up a convoy.
 MS = 45
+Waits = dict[str, dict[str, dict[str, float]]]
 CAUSES = {"python", "native", "blocking", "gc", "gil", "convoy"}
 
 
 @pytest.fixture(scope="module")
-def waits() -> dict[str, dict[str, float]]:
+def waits() -> Waits:
     """What probe.py measured, in ms."""
     command = [sys.executable, "-m", "tests.zoo.probe", str(MS)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    measured: dict[str, dict[str, float]] = json.loads(done.stdout)
+    measured: Waits = json.loads(done.stdout)
     return measured
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
-def test_a_stall_keeps_others_from_the_hub_for_about_its_time(name: str, waits: dict[str, dict[str, float]]) -> None:
-    assert MS * 0.4 < waits[name]["stall"] < MS * 4
+def test_a_stall_keeps_others_from_the_hub_for_about_its_time(name: str, waits: Waits) -> None:
+    assert waits[name]["stall"]["wall"] > MS * 0.4
+    assert waits[name]["stall"]["own"] < MS * 4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
-def test_a_twin_lets_others_run(name: str, waits: dict[str, dict[str, float]]) -> None:
-    assert waits[name]["twin"] < MS * 0.4
+def test_a_twin_lets_others_run(name: str, waits: Waits) -> None:
+    assert waits[name]["twin"]["own"] < MS * 0.4
 
 
 @pytest.mark.parametrize("name", ZOO)
