@@ -33,7 +33,7 @@ def test_paths_of_the_tree_that_the_readme_names_exist(readme: str) -> None:
 
 def test_applications_that_the_readme_serves_from_this_tree_exist(readme: str) -> None:
     named = {module for code in code_of(readme) for module in re.findall(r"\b(apps\.\w+):app\b", code)}
-    assert "apps.bidder" in named
+    assert named
     for module in named:
         place = ROOT.joinpath(*module.split("."))
         assert place.with_suffix(".py").is_file() or (place / "__init__.py").is_file(), module

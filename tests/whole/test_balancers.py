@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.services.proxies import Proxy
     from tests.services.tafe_server import Running
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 CONNECTIONS = 8
 # A POST, which no balancer repeats once it was sent.

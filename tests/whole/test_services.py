@@ -120,6 +120,7 @@ def test_haproxy_sends_its_own_forwarding_headers_and_asks_whether_a_machine_is_
     assert _get(proxy.port, "/-/ready")[0] == 404
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("kind", ["nginx", "haproxy"])
 def test_a_balancer_uses_one_connection_for_many_requests(
     kind: str, request: pytest.FixtureRequest, echo_port: int
@@ -130,6 +131,7 @@ def test_a_balancer_uses_one_connection_for_many_requests(
     assert len({head.rpartition("from port ")[2] for head in heads}) == 1
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("kind", ["nginx", "haproxy"])
 def test_a_balancer_without_a_machine_behind_it_answers_json(
     kind: str, request: pytest.FixtureRequest, free_port: Callable[[], int]
