@@ -15,7 +15,6 @@ generations.py decides, children.py acts. Limits: no upgrade in place (USR2), no
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import signal
 import socket
@@ -63,7 +62,6 @@ class Master(Arbiter):
     def __init__(self, resolved: Resolved, settle: Callable[[], Resolved]) -> None:
         """`settle` reads the settings once more, for a reload. `UsageError` if an address cannot be had."""
         super().__init__(Application(resolved))
-        _share_handlers(self.log)
         self._settle = settle
         self._children = Children(self.log)
         self._backoff = Backoff()
@@ -352,14 +350,6 @@ class Master(Arbiter):
             listeners.unlink(self._serving.listeners)
         if self.pidfile is not None:
             self.pidfile.unlink()
-
-
-def _share_handlers(log: Any) -> None:
-    """Have the package's own loggers write where gunicorn's does."""
-    own = logging.getLogger("tafe")
-    own.handlers = log.error_log.handlers
-    own.setLevel(log.error_log.level)
-    own.propagate = False
 
 
 def _close(listening: dict[str, socket.socket], keep: dict[str, socket.socket], unlink: bool) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from tafe import load
 from tafe.settings import Settings
 
 _LEFT_OUT = {"__pycache__", "node_modules", "site-packages"}
@@ -20,7 +21,7 @@ class SourceWatcher:
     """`changed` tells of one change since the last call."""
 
     def __init__(self, settings: Settings) -> None:
-        self._roots = [os.getcwd()]
+        self._roots = _roots(settings.app)
         self._files = [settings.config] if settings.config else []
         self._seen = dict(self._look())
 
@@ -41,6 +42,14 @@ class SourceWatcher:
                 continue
         for root in self._roots:
             yield from _sources(root)
+
+
+def _roots(app: str) -> list[str]:
+    """The working directory, and the application's if it lies elsewhere."""
+    here = os.getcwd()
+    origin = load.find(load.parse(app)).origin
+    folder = os.path.dirname(os.path.abspath(origin)) if origin else here
+    return [here] if os.path.commonpath([here, folder]) == here else [here, folder]
 
 
 def _sources(folder: str) -> Iterator[tuple[str, int]]:

@@ -46,7 +46,7 @@ _HANDSHAKE_S = 0.01  # for handshakes under way when the listeners close; many t
 # Before idle connections are closed: a request that is on its way still arrives, and busy connections end with an
 # answer that says `Connection: close`; several times the way across a continent.
 _LAST_CALL_S = 0.25
-_LAST_S = 1.0  # of the graceful timeout, kept for stop hooks, closing pools and the profiler's last lines
+_LAST_S = 5.0  # at most, of the graceful timeout: for stop hooks, closing pools and the profiler's last lines
 
 _log = logging.getLogger("tafe.worker")
 
@@ -78,6 +78,9 @@ class TafeWorker(Worker):
         if self.settings.reload:
             # A file saved twice within a second with the same length would otherwise be taken for its compiled version.
             sys.dont_write_bytecode = True
+        # The package's own loggers write where the arbiter's does.
+        own = logging.getLogger("tafe")
+        own.handlers, own.level, own.propagate = self.log.error_log.handlers, self.log.error_log.level, False
         super().init_process()
 
     def init_signals(self) -> None:
@@ -223,7 +226,8 @@ class TafeWorker(Worker):
         """Stop accepting when it loses nothing, and let the requests in flight finish, but not for ever."""
         self._go_on(State.DRAINING, [])
         whole_server = self.board is None or self.board.stopping
-        self._deadline_s = time.monotonic() + max(0.0, self.settings.graceful_timeout_s - _LAST_S)
+        limit_s = self.settings.graceful_timeout_s
+        self._deadline_s = time.monotonic() + limit_s - min(_LAST_S, limit_s / 5)
         if whole_server and not self._quick.is_set():
             self._accept(True)
             self._quick.wait(self.settings.drain_delay_s)

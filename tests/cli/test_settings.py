@@ -224,7 +224,7 @@ def test_the_profile_lies_in_the_run_directory_unless_told_otherwise() -> None:
 
 
 def test_the_example_file_in_conf_is_made_from_the_table() -> None:
-    assert (ROOT / "conf" / "tafe.toml").read_text() == example(), "write it anew: scripts name it conf/tafe.toml"
+    assert (ROOT / "conf" / "tafe.toml").read_text() == example(), "write example() to conf/tafe.toml"
 
 
 def test_the_example_file_says_the_defaults_and_nothing_else(tmp_path: Path) -> None:

@@ -113,11 +113,9 @@ def test_a_request_in_flight_is_finished_by_the_old_worker(project: Project) -> 
     ("broken", "said"),
     [
         ("def app(:\n", "SyntaxError"),
-        ("import no_such_module_at_all\n", "No module named 'no_such_module_at_all'"),
-        ("apple = 1\n", "has no 'app'"),
         ("import sys\nsys.exit('not today')\n", "SystemExit: not today"),
     ],
-    ids=["syntax", "import", "name", "exit"],
+    ids=["syntax", "exit"],
 )
 def test_an_application_that_cannot_be_loaded_leaves_the_old_workers_serving(
     project: Project, broken: str, said: str
