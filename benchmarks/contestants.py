@@ -36,13 +36,17 @@ class Contestant:
 
 _WSGI = "benchmarks.peers.plain_wsgi:app"
 _ASGI = "benchmarks.peers.plain_asgi:app"
-_OURS = "benchmarks.peers.ours:app"
+_OWN_API = "benchmarks.peers.ours:app"
 _WORKER_TIMEOUT_S = 300  # under valgrind a start takes seconds; no worker may be taken for dead
 
 
-def _tafe(launch: Launch, *options: str) -> list[str]:
+def _tafe(launch: Launch, app: str, *options: str) -> list[str]:
     bind = ["--bind", f"127.0.0.1:{launch.port}"]
-    return [sys.executable, "-m", "tafe", "serve", _OURS, "--workers", "1", *bind, *options]
+    return [sys.executable, "-m", "tafe", "serve", app, "--workers", "1", *bind, *options]
+
+
+def _profiled(launch: Launch, app: str) -> list[str]:
+    return _tafe(launch, app, "--profile-dir", str(launch.directory / "profile"))
 
 
 def _gunicorn(launch: Launch) -> list[str]:
@@ -75,16 +79,23 @@ def _tornado(launch: Launch) -> list[str]:
 CONTESTANTS = (
     Contestant(
         "tafe",
-        ("gevent", "greenlet", "gunicorn", "httptools", "pymysql"),
-        "profiler on",
-        lambda launch: _tafe(launch, "--profile-dir", str(launch.directory / "profile")),
+        ("gevent", "greenlet", "gunicorn", "pymysql"),
+        "the same WSGI application as the other WSGI servers, profiler on",
+        lambda launch: _profiled(launch, _WSGI),
         ours=True,
     ),
     Contestant(
         "tafe, no profiler",
-        ("gevent", "greenlet", "gunicorn", "httptools", "pymysql"),
-        "--no-profile",
-        lambda launch: _tafe(launch, "--no-profile"),
+        ("gevent", "greenlet", "gunicorn", "pymysql"),
+        "the same, --no-profile",
+        lambda launch: _tafe(launch, _WSGI, "--no-profile"),
+        ours=True,
+    ),
+    Contestant(
+        "tafe, its own API",
+        ("gevent", "greenlet", "gunicorn", "pymysql"),
+        "tafe.App and tafe.Database, profiler on",
+        lambda launch: _profiled(launch, _OWN_API),
         ours=True,
     ),
     Contestant("gunicorn -k gevent", ("gunicorn", "gevent", "greenlet", "pymysql"), "PyMySQL", _gunicorn),

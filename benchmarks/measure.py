@@ -191,7 +191,7 @@ def callgrind(
     programs: Path = Path(),
 ) -> Iterator[Counted]:
     """User instructions a request of one contestant, alone under valgrind."""
-    counting = counters.Callgrind(directory / "callgrind")
+    counting = counters.Callgrind(directory / "callgrind", main_thread_only=contestant.ours)
     contender = serving.Contender(
         contestant,
         directory,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tafe.body import ChunkedSource, ClientGone, LengthSource, StreamInput
 from tafe.deadlines import NEVER
 from tafe.errors import RequestTimeout
-from tafe.http1.head import CHUNKED, EXPECT, HTTP_1_0, LENGTH, REQUEST_ID
+from tafe.http1.head import CHUNKED, EXPECT, HTTP_1_0, HTTPS, LENGTH, REQUEST_ID
 from tafe.http1.refusal import Refusal, plain_response
 from tafe.transport import Transport
 from tafe.wsgi import DISCARD_BYTES, NOT_PLAIN, Exchange
@@ -46,7 +46,7 @@ class State(enum.IntEnum):
     CLOSED = 6
 
 
-_UNUSUAL: Final = NOT_PLAIN | LENGTH | CHUNKED | REQUEST_ID
+_UNUSUAL: Final = NOT_PLAIN | LENGTH | CHUNKED | REQUEST_ID | HTTPS
 _IDLE: Final = State.IDLE  # as module constants they cost a tenth of an enum's attribute
 _RUNNING: Final = State.RUNNING
 
@@ -173,6 +173,8 @@ class Connection(Transport):
         if asked & _UNUSUAL:
             if asked & REQUEST_ID:
                 server.take_request_id(environ)
+            if asked & HTTPS and self.remote_addr in server.trusted_peers:
+                environ["wsgi.url_scheme"] = "https"
             if asked & NOT_PLAIN:
                 exchange.note(asked)
             if asked & (LENGTH | CHUNKED):

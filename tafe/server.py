@@ -18,6 +18,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Collection
 from time import monotonic
 from typing import Any, Final
 
@@ -34,6 +35,8 @@ from tafe.http1.head import HeadParser
 from tafe.limits import Limits
 from tafe.wsgi import Application, Exchange, Observer
 
+# Only a proxy on this machine, as in gunicorn's forwarded_allow_ips; anybody else could claim to come over TLS.
+TRUSTED_PEERS: Final = ("127.0.0.1", "::1", "")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _NODELAY_FAMILIES: Final = (_socket.AF_INET, _socket.AF_INET6)
 
@@ -44,7 +47,8 @@ class WSGIServer(StreamServer):
     """A WSGI server on gevent's loop, a greenlet a request.
 
     `listener`: an address as gevent takes it, or a bound socket. `environ`: added to every request's environ.
-    `limits`: see `limits.py`. `observer`: told of every request. Raises `UsageError` for an argument of pywsgi's
+    `limits`: see `limits.py`. `trusted_peers`: addresses of proxies whose X-Forwarded-Proto decides `wsgi.url_scheme`
+    ("": whoever comes through a unix socket). `observer`: told of every request. Raises `UsageError` for an argument of pywsgi's
     that would have no effect here (`handler_class`, `spawn`, `log`, TLS) rather than ignoring it.
     """
 
@@ -66,6 +70,7 @@ class WSGIServer(StreamServer):
         environ: dict[str, Any] | None = None,
         *,
         limits: Limits | None = None,
+        trusted_peers: Collection[str] = TRUSTED_PEERS,
         observer: Observer | None = None,
         **ssl_args: Any,
     ) -> None:
@@ -75,6 +80,7 @@ class WSGIServer(StreamServer):
         self.application: Application = application or _no_application
         self.limits = limits or Limits()
         self.idle_timeout_s = self.limits.idle_timeout_s or NEVER
+        self.trusted_peers = frozenset(trusted_peers)
         self.observer = observer
         self.hub = gevent.get_hub()
         self.loop = self.hub.loop

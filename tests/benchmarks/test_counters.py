@@ -27,7 +27,8 @@ pid: 8380
 part: 2
 positions: line
 events: Ir
-summary: 398335016
+thread: 2
+summary: 0
 
 fn=(1) whatever
 12 398335016
@@ -46,11 +47,11 @@ def test_perf_counts_are_read_and_what_it_could_not_count_is_left_out() -> None:
 
 
 def test_the_instructions_of_a_callgrind_dump_are_read() -> None:
-    assert counters.parse_callgrind(CALLGRIND) == 398335016
+    assert counters.parse_callgrind(CALLGRIND) == (2, 398335016)
 
 
 def test_a_callgrind_dump_without_a_sum_is_an_error_and_not_zero() -> None:
-    with pytest.raises(ValueError, match="summary"):
+    with pytest.raises(ValueError, match="thread"):
         counters.parse_callgrind("# callgrind format\n")
 
 

@@ -262,6 +262,18 @@ def test_the_environ_is_complete(serve: Serve) -> None:
     assert seen["tafe.request_id"] not in ('"forged', "abc-1")
 
 
+def test_a_trusted_proxy_and_nobody_else_says_that_the_client_came_over_tls(serve: Serve) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return [environ["wsgi.url_scheme"].encode()]
+
+    forwarded = LAST.replace(b"Host", b"X-Forwarded-Proto: https\r\nHost")
+    assert split(serve(app).ask(forwarded))[1] == b"https"
+    assert split(serve(app).ask(LAST))[1] == b"http"
+    assert split(serve(app).ask(forwarded.replace(b"-P", b"_P")))[1] == b"http"
+    assert split(serve(app, trusted_peers=["10.0.0.1"]).ask(forwarded))[1] == b"http"
+
+
 @pytest.mark.parametrize("error", [SystemExit(3), gevent.GreenletExit(), gevent.Timeout(1), GeneratorExit()])
 def test_no_exception_of_a_request_ends_the_server(serve: Serve, error: BaseException) -> None:
     def app(environ: dict[str, Any], start_response: Any) -> Any:
