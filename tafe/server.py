@@ -48,8 +48,8 @@ class WSGIServer(StreamServer):
 
     `listener`: an address as gevent takes it, or a bound socket. `environ`: added to every request's environ.
     `limits`: see `limits.py`. `trusted_peers`: addresses of proxies whose X-Forwarded-Proto decides `wsgi.url_scheme`
-    ("": whoever comes through a unix socket). `observer`: told of every request. Raises `UsageError` for an argument of pywsgi's
-    that would have no effect here (`handler_class`, `spawn`, `log`, TLS) rather than ignoring it.
+    ("": whoever comes through a unix socket). `observer`: told of every request. Raises `UsageError` for an argument of
+    pywsgi's that would have no effect here (`handler_class`, `spawn`, `log`, TLS) rather than ignoring it.
     """
 
     # A worker among several takes one connection a loop turn, so that the others get theirs.
