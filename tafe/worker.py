@@ -294,7 +294,7 @@ class TafeWorker(Worker):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, set(signal.Signals))
 
     def _take_signals_while_serving(self) -> None:
-        """Through the hub's loop: a Python handler would wait until the hub, asleep in epoll, runs Python code."""
+        """Through the hub's loop, which wakes for them; a Python handler would run in the midst of any greenlet."""
         self._signals = [
             gevent.signal_handler(signal.SIGTERM, self._told.set),
             gevent.signal_handler(signal.SIGINT, self._stop_quickly),

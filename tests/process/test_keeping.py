@@ -137,6 +137,13 @@ def test_hooks_are_tried_again_while_something_is_unavailable_and_given_up_on_an
 
 def test_hooks_find_the_resources_open(started: list[Readiness]) -> None:
     pool = _Resource("pool")
+    open_at_once = pool.open
+
+    def open_slowly() -> None:
+        gevent.sleep(0.02)
+        open_at_once()
+
+    pool.open = open_slowly  # type: ignore[method-assign]
     seen: list[bool] = []
     readiness = Readiness(lambda: seen.append(pool.ready), (pool,))
     started.append(readiness)

@@ -129,6 +129,7 @@ def test_an_application_that_cannot_be_loaded_leaves_the_old_workers_serving(
     assert said in running.log()
     until(lambda: running.worker_pids() == pids, "as before")
     assert get(running.port).body == "one"
+    assert "its replacement starts" not in running.log()
     project.write("three")
     running.signal(signal.SIGHUP)
     until(lambda: get(running.port).body == "three", "repaired")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import time
@@ -169,4 +170,36 @@ def test_a_request_that_has_arrived_in_part_is_waited_for(tafe_serve: Callable[.
         until(lambda: "stopping" in running.log(), "stopping")
         client.sendall(b"\r\n")
         assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    assert running.wait() == 0
+
+
+def test_a_connection_that_was_opened_before_the_stop_may_still_send_its_request(
+    tafe_serve: Callable[..., Running],
+) -> None:
+    running = tafe_serve(APP)
+    with socket.create_connection(("127.0.0.1", running.port), timeout=5) as client:
+        _begun()
+        running.signal(signal.SIGTERM)
+        until(lambda: "stopping" in running.log(), "stopping")
+        time.sleep(0.05)  # within the last call
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    assert running.wait() == 0
+
+
+def test_connections_that_nobody_had_accepted_at_the_stop_are_answered(tafe_serve: Callable[..., Running]) -> None:
+    running = tafe_serve(APP)
+    until(lambda: "ready after" in running.log(), "ready")
+    for pid in running.worker_pids():
+        os.kill(pid, signal.SIGSTOP)
+    clients = [socket.create_connection(("127.0.0.1", running.port), timeout=5) for _ in range(400)]
+    for client in clients:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    running.signal(signal.SIGTERM)
+    until(lambda: "stopping" in running.log(), "stopping")
+    for pid in running.worker_pids():
+        os.kill(pid, signal.SIGCONT)
+    for client in clients:
+        with client:
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
     assert running.wait() == 0
