@@ -52,9 +52,10 @@ def _row(figure: Mapping[str, Any]) -> str:
     counted = figure["instructions"]
     total = f"{counted['user'] + (counted['kernel'] or 0):,}" if counted else "-"
     name = f"**{figure['contestant']}**" if figure["contestant"].startswith("tafe") else figure["contestant"]
+    median = {key: figure[key]["median"] for key in ("cpu_us", "requests_per_s", "p50_ms", "p99_ms")}
     return (
-        f"| {name} | {total} | {figure['cpu_us']['median']:.1f} | {figure['requests_per_s']['median']:,.0f} "
-        f"| {figure['p50_ms']['median']:.2f} | {figure['p99_ms']['median']:.1f} | {figure['steal_percent']['max']:.1f} |"
+        f"| {name} | {total} | {median['cpu_us']:.1f} | {median['requests_per_s']:,.0f} "
+        f"| {median['p50_ms']:.2f} | {median['p99_ms']:.1f} | {figure['steal_percent']['max']:.1f} |"
     )
 
 
