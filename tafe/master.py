@@ -108,14 +108,17 @@ class Master(Arbiter):
         self.log.info("tafe %s serves %s at %s with %s, %s", __version__, settings.app, addresses, workers, profiled)
 
     def _turn(self) -> None:
-        for number in self.wait_for_signals(timeout=self._pause_s()):
-            getattr(self, f"handle_{self.SIG_NAMES[number]}")()
-            if self._ending:
-                return
+        self._handle_signals(self._pause_s())
         self.reap_workers()
-        self.murder_workers()
-        self._look_at_sources()
-        self.manage_workers()
+        if not self._ending:
+            self.murder_workers()
+            self._look_at_sources()
+            self.manage_workers()
+
+    def _handle_signals(self, timeout_s: float) -> None:
+        for number in self.wait_for_signals(timeout=timeout_s):
+            if not self._ending:
+                getattr(self, f"handle_{self.SIG_NAMES[number]}")()
 
     def _pause_s(self) -> float:
         settled = self._announced and self._candidate is None and not self._backoff.failures
@@ -226,7 +229,10 @@ class Master(Arbiter):
 
     def reap_workers(self) -> None:
         """Collect the workers that have ended and see what that means."""
-        for child, code in self._children.reap():
+        ended = self._children.reap()
+        if ended and not self._ending:
+            self._handle_signals(0)  # Ctrl-C goes to them and to us: then it is no failure of theirs
+        for child, code in ended:
             self._ended(child, code)
 
     def _ended(self, child: Child, code: int) -> None:
@@ -272,6 +278,9 @@ class Master(Arbiter):
         except UsageError as error:
             self.log.error("reload refused, the old workers go on:\n%s", error)
             return
+        for name in ("pid_file", "reload"):
+            if getattr(resolved.settings, name) != getattr(self._serving.settings, name):
+                self.log.warning("%s has changed, which has an effect at the next start only", name)
         if self._candidate is not None:
             self._drop_candidate()
         self._generations += 1
@@ -312,11 +321,14 @@ class Master(Arbiter):
         if self._inherited:
             return {listeners.name(one): one for one in self._inherited}
         found: dict[str, socket.socket] = {}
+        backlog = resolved.settings.backlog
         for text in resolved.settings.bind:
             try:
-                found[text] = known.get(text) or listeners.listen(
-                    text, resolved.settings.backlog, resolved.origins["bind"]
-                )
+                if text in known:
+                    found[text] = known[text]
+                    found[text].listen(backlog)  # on a socket that listens it changes the backlog
+                else:
+                    found[text] = listeners.listen(text, backlog, resolved.origins["bind"])
             except UsageError:
                 _close(found, keep=known, unlink=True)
                 raise

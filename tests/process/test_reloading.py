@@ -149,10 +149,11 @@ def test_a_settings_file_with_an_error_leaves_everything_as_it_is(project: Proje
     running.signal(signal.SIGHUP)
     until(lambda: "is not valid TOML" in running.log(), "refused again")
     assert running.worker_pids() == pids
-    settings.write_text("workers = 3\n")
+    settings.write_text("workers = 3\nreload = true\n")
     running.signal(signal.SIGHUP)
     until(lambda: len(running.worker_pids()) == 3 and not set(pids) & set(running.worker_pids()), "three")
     assert get(running.port).body == "one"
+    assert "reload has changed, which has an effect at the next start only" in running.log()
 
 
 def test_a_reload_can_move_the_server_to_another_address(project: Project, free_port: Callable[[], int]) -> None:
