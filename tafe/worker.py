@@ -88,13 +88,11 @@ class TafeWorker(Worker):
 
     def load_wsgi(self) -> None:
         """Import the application; a failure ends the worker with `_APP_LOAD_ERROR` and is shown by the arbiter."""
-        beat = _LoadingBeat(self)
+        self._loading_beat = _LoadingBeat(self)
         try:
             self.wsgi = self.app.wsgi()
         except (Exception, SystemExit) as error:  # noqa: BLE001  sys.exit() in an application is a failure to load
             self._fail(load.failure(error))
-        finally:
-            beat.stop()
         gc.collect()
         gc.freeze()  # what was loaded lives for ever: never look at it again
 
@@ -126,6 +124,7 @@ class TafeWorker(Worker):
             server.stop_accepting()
         self._readiness.start()
         heart = gevent.spawn(self._beat_for_ever)
+        self._loading_beat.stop()
         self._told.wait()
         self._drain()
         self._finish()
@@ -307,7 +306,7 @@ class TafeWorker(Worker):
 
 
 class _LoadingBeat:
-    """Heartbeats from a native thread while the application is imported, which holds up the hub; for a bounded time."""
+    """Heartbeats from a native thread while importing the application holds up the hub; for a bounded time."""
 
     def __init__(self, worker: TafeWorker) -> None:
         self._worker = worker

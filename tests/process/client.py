@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -97,7 +98,10 @@ class Stream:
         return {answer.body for answer in self.answers}
 
     def _run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        with closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)) as connection:
+            self._send(connection)
+
+    def _send(self, connection: http.client.HTTPConnection) -> None:
         while self._goes_on:
             try:
                 if connection.sock is None:
@@ -114,4 +118,3 @@ class Stream:
                 connection.close()
             if not self._keep_alive:
                 connection.close()
-        connection.close()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,10 +136,9 @@ def test_it_listens_on_several_addresses(tafe_serve: Callable[..., Running], ser
     path = servers_dir / "both.sock"
     running = tafe_serve(APP, "--bind", f"unix:{path}")
     assert get(running.port).status == 200
-    connection = UnixConnection(str(path), timeout=5)
-    connection.request("GET", "/")
-    assert connection.getresponse().status == 200
-    connection.close()
+    with closing(UnixConnection(str(path), timeout=5)) as connection:
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
     assert f"at http://127.0.0.1:{running.port} and unix:{path} with" in running.log()
 
 

@@ -108,7 +108,7 @@ def test_a_server_whose_resource_is_missing_answers_503_and_recovers_without_new
     until(lambda: _answer(running.port) is not None, "answering")
     began = time.monotonic()
     assert get(running.port).status == 503
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 2
     ready = get(running.port, "/-/ready")
     assert ready.status == 503
     assert json.loads(ready.body) == {"ready": False, "reasons": ["needed file"]}
@@ -117,8 +117,8 @@ def test_a_server_whose_resource_is_missing_answers_503_and_recovers_without_new
     until(lambda: "is not ready: needed file: it is not there" in running.log(), "logged")
     pids = running.worker_pids()
     place.touch("there")
-    until(lambda: get(running.port, "/-/ready").status == 200, "ready", 3)
-    until(lambda: "ready after" in running.log(), "announced", 3)
+    until(lambda: get(running.port, "/-/ready").status == 200, "ready")
+    until(lambda: "ready after" in running.log(), "announced")
     assert get(running.port).status == 200
     assert running.worker_pids() == pids
 
@@ -149,10 +149,10 @@ def test_a_resource_that_is_lost_is_opened_again(place: Place) -> None:
     running = place.serve("--workers", "1")
     (place.directory / "there").unlink()
     get(running.port, "/lose")
-    until(lambda: get(running.port, "/-/ready").status == 503, "unready", 2)
+    until(lambda: get(running.port, "/-/ready").status == 503, "unready")
     assert get(running.port).status == 503
     place.touch("there")
-    until(lambda: get(running.port, "/-/ready").status == 200, "ready", 3)
+    until(lambda: get(running.port, "/-/ready").status == 200, "ready")
     until(lambda: "is ready" in running.log(), "logged")
 
 
@@ -164,7 +164,7 @@ def test_a_worker_replaced_while_the_resource_is_away_comes_up_by_itself(place: 
     os.kill(pid, signal.SIGKILL)
     until(lambda: (answer := _answer(running.port, "/-/ready")) and answer.status == 503, "back")
     place.touch("there")
-    until(lambda: get(running.port, "/-/ready").status == 200, "ready", 3)
+    until(lambda: get(running.port, "/-/ready").status == 200, "ready")
     assert len(running.worker_pids()) == 1
 
 
@@ -199,7 +199,7 @@ def test_start_hooks_run_before_requests_and_are_tried_again_while_something_is_
     assert json.loads(refused.body)["error"]["code"] == "unavailable"
     assert json.loads(get(running.port, "/-/ready").body)["reasons"] == ["start hooks"]
     (place.directory / "hooks_fail").unlink()
-    running.wait_ready(3)
+    running.wait_ready()
     (pid,) = running.worker_pids()
     assert place.has(f"started-{pid}")
     assert get(running.port).body == str(pid)

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,10 +147,9 @@ def test_it_listens_on_unix_sockets_and_keeps_connections_as_told(
     port, path = free_port(), servers_dir / "stock.sock"
     server = gunicorn("--bind", f"127.0.0.1:{port}", "--bind", f"unix:{path}", "--keep-alive", "1")
     _serving(server, port)
-    connection = UnixConnection(str(path), timeout=5)
-    connection.request("GET", "/")
-    assert connection.getresponse().status == 200
-    connection.close()
+    with closing(UnixConnection(str(path), timeout=5)) as connection:
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
     with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert client.recv(1000).startswith(b"HTTP/1.1 200")

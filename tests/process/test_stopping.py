@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,15 +47,15 @@ def test_an_idle_server_stops_at_once(tafe_serve: Callable[..., Running]) -> Non
     began = time.monotonic()
     running.signal(signal.SIGTERM)
     assert running.wait() == 0
-    assert time.monotonic() - began < 0.6
+    assert time.monotonic() - began < 5  # not the graceful timeout
 
 
 def test_during_the_drain_delay_requests_are_served_while_readiness_fails(
     tafe_serve: Callable[..., Running],
 ) -> None:
-    running = tafe_serve(APP, "--drain-delay", "1s")
+    running = tafe_serve(APP, "--drain-delay", "2s")
     running.signal(signal.SIGTERM)
-    until(lambda: get(running.port, "/-/ready").status == 503, "unready", 0.9)
+    until(lambda: get(running.port, "/-/ready").status == 503, "unready", 1.5)
     assert json.loads(get(running.port, "/-/ready").body) == {"ready": False, "reasons": ["draining"]}
     assert get(running.port, "/-/live").status == 200
     answer = get(running.port)
@@ -69,15 +70,14 @@ def test_an_idle_keep_alive_connection_is_closed_and_does_not_hold_up_the_stop(
     tafe_serve: Callable[..., Running],
 ) -> None:
     running = tafe_serve(APP)
-    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=5)
-    connection.request("GET", "/")
-    connection.getresponse().read()
-    began = time.monotonic()
-    running.signal(signal.SIGTERM)
-    assert connection.sock.recv(1) == b""
-    assert running.wait() == 0
-    assert time.monotonic() - began < 1
-    connection.close()
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=5)) as connection:
+        connection.request("GET", "/")
+        connection.getresponse().read()
+        began = time.monotonic()
+        running.signal(signal.SIGTERM)
+        assert connection.sock.recv(1) == b""
+        assert running.wait() == 0
+    assert time.monotonic() - began < 5  # not the graceful timeout
 
 
 @pytest.mark.parametrize("keep_alive", [False, True], ids=["a connection each", "keep-alive"])
@@ -98,13 +98,12 @@ def test_the_path_of_a_unix_socket_lives_until_the_server_is_drained(
     tafe_serve: Callable[..., Running], servers_dir: Path
 ) -> None:
     path = servers_dir / "drained.sock"
-    running = tafe_serve(APP, "--bind", f"unix:{path}", "--drain-delay", "0.5s")
+    running = tafe_serve(APP, "--bind", f"unix:{path}", "--drain-delay", "1.5s")
     running.signal(signal.SIGTERM)
-    until(lambda: get(running.port, "/-/ready").status == 503, "unready", 0.4)
-    connection = UnixConnection(str(path), timeout=5)
-    connection.request("GET", "/")
-    assert connection.getresponse().status == 200
-    connection.close()
+    until(lambda: get(running.port, "/-/ready").status == 503, "unready", 1.2)
+    with closing(UnixConnection(str(path), timeout=5)) as connection:
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
     assert running.wait() == 0
     assert not path.exists()
 
@@ -119,7 +118,7 @@ def test_sigint_and_sigquit_stop_at_once_whatever_is_in_flight(
     began = time.monotonic()
     running.signal(number)
     assert running.wait() == 0
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5  # nor the request's nine seconds
     assert answer.result(5).status == 503
     assert "Traceback" not in running.log()
 
@@ -133,7 +132,7 @@ def test_sigint_while_draining_ends_the_wait(tafe_serve: Callable[..., Running])
     began = time.monotonic()
     running.signal(signal.SIGINT)
     assert running.wait() == 0
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5  # nor the request's nine seconds
 
 
 def test_requests_that_outlive_the_graceful_timeout_are_cut(tafe_serve: Callable[..., Running]) -> None:
@@ -143,7 +142,7 @@ def test_requests_that_outlive_the_graceful_timeout_are_cut(tafe_serve: Callable
     began = time.monotonic()
     running.signal(signal.SIGTERM)
     assert running.wait() == 0
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 5  # nor the request's nine seconds
     assert slow.result(5).status == 503
     assert "with 1 requests in flight" in running.log()
 
@@ -157,7 +156,7 @@ def test_a_worker_that_cannot_stop_is_killed_when_the_graceful_timeout_is_over(
     began = time.monotonic()
     running.signal(signal.SIGTERM)
     assert running.wait() == 0
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5  # nor the request's nine seconds
     assert "did not stop in time and is killed" in running.log()
 
 
