@@ -1,11 +1,17 @@
 """From samples to a place: which line to name for one slow slice, and how sure that is.
 
 Each sample stands for the time since the one before it. The application function with most of that time is
-the place, its line with most time the line. The line is exact unless most of the slice came after its last
-sample, or C code held the GIL until the sample and an operator, not the call seen, may have been what held it
-(frames.entered_by_call).
-A slice without samples is named by where the greenlet yielded in the end, if the application was on the stack
-then: never exact.
+the place, its line with most time the line.
+A sample is certain when the stack is of what took the time: the watchdog came on time, or it had asked for
+the GIL and got it as soon as the code could give it, or the collector was at work. When it came late because
+C code held the GIL, an operator before the call that is seen may have done that (frames.entered_by_call).
+When the GIL was let go of before it was asked for, the code is at the call that let go, perhaps long past the
+one that took the time.
+The line is exact when a certain sample shows it, and no more than its function's time came after the last
+sample.
+Samples that are not certain still name a line of the application, not exactly. Without any, a slice that used
+the CPU is named by where the greenlet yielded in the end, if the application was on the stack then; any other
+by nothing.
 Pure: no clock, no threads.
 """
 
@@ -16,7 +22,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiler import causes
-from profiler.frames import NOWHERE, Place, Stack, entered_by_call, place_at
+from profiler.causes import Kind
+from profiler.frames import NOWHERE, Place, Stack, entered_by_call, is_between_bytecodes, place_at
 from profiler.sites import Finding
 
 if TYPE_CHECKING:
@@ -24,24 +31,43 @@ if TYPE_CHECKING:
     from profiler.model import Slice
     from profiler.usage import Usage
 
+WAIT_TOLERATED_S = 0.001  # a fifth of the switch interval: the GIL is still asked for in time
+
 
 class Sample(NamedTuple):
     """One look at the hub's stack."""
 
     age_s: float  # of the slice
     late_s: float  # beyond the time asked for, without what the run queue took
+    own_wait_s: float  # that: the watchdog was awake, but had no CPU
     stack: Stack
     offset: int  # of the instruction in the innermost frame
+    blocked: bool  # the hub's thread slept just then: in a system call, or waiting for the GIL
+    collecting: bool  # the collector was running
+
+    def kind(self, switch_interval_s: float) -> Kind:
+        """What the lateness says of the hub; see Kind."""
+        if self.collecting:
+            return Kind.INSIDE
+        if self.late_s <= 0.2 * switch_interval_s:
+            return Kind.FREE
+        if self.late_s < 0.9 * switch_interval_s:
+            # Another thread may have asked before us.
+            return Kind.ASKED if is_between_bytecodes(self.stack[0][0], self.offset) else Kind.LET_GO
+        if self.late_s <= 2.5 * switch_interval_s:
+            return Kind.ASKED
+        return Kind.HELD
 
 
 class Evidence:
     """What was seen of one slice while it lasted."""
 
-    __slots__ = ("before", "first", "samples", "start_s")
+    __slots__ = ("before", "first", "own_wait_s", "samples", "start_s")
 
-    def __init__(self, start_s: float, before: Usage) -> None:
+    def __init__(self, start_s: float, before: Usage, own_wait_s: float) -> None:
         self.start_s = start_s
         self.before = before  # the last reading before it
+        self.own_wait_s = own_wait_s  # the watchdog's reading of itself then
         self.first: Usage | None = None  # the first reading inside it
         self.samples: list[Sample] = []
 
@@ -54,48 +80,80 @@ class Judge:
         self._threshold_s = threshold_s
         self._sees_waits = sees_waits
 
-    def find(self, record: Slice, evidence: Evidence, held_by_us_s: float) -> Finding:
-        """`held_by_us_s`: of the slice, the time in which the watchdog may have kept the GIL."""
+    def find(self, record: Slice, evidence: Evidence, own_wait_s: float) -> Finding:
+        """`own_wait_s`: since the evidence was begun, the watchdog was ready for so long, but had no CPU."""
         interval_s = sys.getswitchinterval()
+        kinds = [sample.kind(interval_s) for sample in evidence.samples]
         weights = _weights(evidence.samples)
-        verdict = causes.judge(
-            causes.shares(
-                start_s=record.start_s,
-                end=record.usage,
-                before=evidence.before,
-                first=evidence.first,
-                held_by_us_s=held_by_us_s,
-                gc_s=record.gc_s,
+        by_kind = dict.fromkeys(Kind, 0.0)
+        for kind, weight_s in zip(kinds, weights, strict=True):
+            by_kind[kind] += weight_s
+        share = causes.shares(
+            start_s=record.start_s,
+            end=record.usage,
+            before=evidence.before,
+            first=evidence.first,
+            turn=record.turn,
+            gc_s=record.gc_s,
+            own_wait_s=own_wait_s,
+            blocked_s=sum(
+                weight_s
+                for sample, kind, weight_s in zip(evidence.samples, kinds, weights, strict=True)
+                if sample.blocked and kind is Kind.FREE
             ),
-            [causes.Sight(w, sample.late_s) for w, sample in zip(weights, evidence.samples, strict=True)],
-            threshold_s=self._threshold_s,
-            switch_interval_s=interval_s,
-            sees_waits=self._sees_waits,
         )
-        if not evidence.samples:
-            place = self._application.innermost(record.yielded) or NOWHERE
-            return Finding(record, place, {place.line: record.length_s}, record.yielded, verdict, exact=False)
-        return self._weigh(record, evidence.samples, weights, verdict, 2.5 * interval_s)
+        verdict = causes.judge(share, by_kind, threshold_s=self._threshold_s, sees_waits=self._sees_waits)
+        views = [
+            _View(sample, kind, weight_s, self._application.innermost(sample.stack))
+            for sample, kind, weight_s in zip(evidence.samples, kinds, weights, strict=True)
+        ]
+        return _weigh(views, record, verdict) or self._unseen(record, verdict, share)
 
-    def _weigh(
-        self, record: Slice, samples: list[Sample], weights: list[float], verdict: causes.Verdict, held_s: float
-    ) -> Finding:
-        places = [self._application.innermost(sample.stack) or place_at(sample.stack, 0) for sample in samples]
-        functions: dict[Place, float] = {}
-        for place, weight_s in zip(places, weights, strict=True):
-            function = place._replace(line=0)
-            functions[function] = functions.get(function, 0.0) + weight_s
-        chosen = max(functions, key=lambda function: functions[function])
-        lines: dict[int, float] = {}
-        for place, weight_s in zip(places, weights, strict=True):
-            if place._replace(line=0) == chosen:
-                lines[place.line] = lines.get(place.line, 0.0) + weight_s
-        named = chosen._replace(line=max(lines, key=lambda line: lines[line]))
-        shown = samples[max(range(len(samples)), key=lambda i: (places[i] == named, weights[i]))]
-        unsampled_s = record.length_s - samples[-1].age_s
-        certain = shown.late_s <= held_s or entered_by_call(shown.stack[0][0], shown.offset)
-        exact = certain and functions[chosen] >= unsampled_s
-        return Finding(record, named, lines, shown.stack, verdict, exact=exact)
+    def _unseen(self, record: Slice, verdict: causes.Verdict, share: causes.Shares) -> Finding:
+        # Who used the CPU is most likely still in the same function; who did not may have waited for the GIL.
+        worked = share.cpu_least_s >= self._threshold_s
+        place = (self._application.innermost(record.yielded) if worked else None) or NOWHERE
+        return Finding(record, place, {place.line: record.length_s}, record.yielded, verdict, exact=False)
+
+
+class _View(NamedTuple):
+    sample: Sample
+    kind: Kind
+    weight_s: float
+    place: Place | None  # the application's, if it was on the stack
+
+    @property
+    def certain(self) -> bool:
+        """Whether the stack is of what took the time, and not of what came after it."""
+        if self.kind is Kind.HELD:
+            # Without a CPU the watchdog could not ask in time: the code may be long past what held the GIL.
+            if self.sample.own_wait_s > WAIT_TOLERATED_S:
+                return False
+            return entered_by_call(self.sample.stack[0][0], self.sample.offset)
+        return self.kind is not Kind.LET_GO
+
+
+def _weigh(views: list[_View], record: Slice, verdict: causes.Verdict) -> Finding | None:
+    """The finding of most weight; None when no view is worth naming."""
+    # What is not certain may name a line of the application, not exactly; never one of a library.
+    usable = [view for view in views if view.certain] or [view for view in views if view.place]
+    if not usable:
+        return None
+    places = [view.place or place_at(view.sample.stack, 0) for view in usable]
+    functions: dict[Place, float] = {}
+    for place, view in zip(places, usable, strict=True):
+        function = place._replace(line=0)
+        functions[function] = functions.get(function, 0.0) + view.weight_s
+    chosen = max(functions, key=lambda function: functions[function])
+    lines: dict[int, float] = {}
+    for place, view in zip(places, usable, strict=True):
+        if place._replace(line=0) == chosen:
+            lines[place.line] = lines.get(place.line, 0.0) + view.weight_s
+    named = chosen._replace(line=max(lines, key=lambda line: lines[line]))
+    shown = usable[max(range(len(usable)), key=lambda i: (places[i] == named, usable[i].weight_s))]
+    unsampled_s = record.length_s - views[-1].sample.age_s
+    exact = shown.certain and functions[chosen] >= unsampled_s
+    return Finding(record, named, lines, shown.sample.stack, verdict, exact=exact)
 
 
 def _weights(samples: list[Sample]) -> list[float]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import CodeType, FrameType
 
+_OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+_HOOK = os.path.join(_OWN, "hook.py")
 MAX_DEPTH = 100  # frames kept, innermost first: deeper ones are recursion or frameworks
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
@@ -50,9 +52,26 @@ def capture(frame: FrameType | None) -> Stack:
     """Copy a stack out."""
     stack: list[tuple[CodeType, int]] = []
     while frame is not None and len(stack) < MAX_DEPTH:
-        stack.append((frame.f_code, frame.f_lineno or 0))  # None on lines the compiler made up
+        code = frame.f_code
+        line = frame.f_lineno or 0  # None for what the compiler made up
+        stack.append((code, _first_statement(code) if line == code.co_firstlineno else line))
         frame = frame.f_back
     return tuple(stack)
+
+
+def capture_running(frame: FrameType | None) -> tuple[Stack, int, bool]:
+    """Copy the stack of a thread seen while it runs; () when it is in the profiler, as at the end of a slice.
+
+    Also returns the offset of the instruction that the innermost frame is at, and whether it was in our
+    callback of the collector, which is left out: then that instruction is the very one that was running, and
+    not one where the GIL is handed over.
+    """
+    collecting = frame is not None and frame.f_code.co_name == "on_gc" and frame.f_code.co_filename == _HOOK
+    if collecting and frame is not None:
+        frame = frame.f_back
+    if frame is None or frame.f_code.co_filename.startswith(_OWN):
+        return (), -1, False
+    return capture(frame), frame.f_lasti, collecting
 
 
 def place_at(stack: Stack, index: int) -> Place:
@@ -70,6 +89,15 @@ def _is_inner(code: CodeType) -> bool:
     return code.co_name in ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 
+@lru_cache(maxsize=1024)
+def _first_statement(code: CodeType) -> int:
+    """A function that is just being entered is at its `def`, or a decorator; what a reader looks for is below."""
+    if code.co_name.startswith("<"):
+        return code.co_firstlineno
+    below = [line for _, _, line in code.co_lines() if line is not None and line > code.co_firstlineno]
+    return min(below, default=code.co_firstlineno)
+
+
 def describe(stack: Stack) -> list[str]:
     """`file:line function`, outermost first as in a traceback."""
     return [f"{code.co_filename}:{line} {code.co_name}" for code, line in reversed(stack)]
@@ -80,8 +108,7 @@ class Application:
 
     def __init__(self, library_prefixes: Iterable[str] = ()) -> None:
         paths = sysconfig.get_paths()
-        own = os.path.dirname(os.path.abspath(__file__))
-        folders = [paths["stdlib"], paths["platstdlib"], own, *library_prefixes]
+        folders = [paths["stdlib"], paths["platstdlib"], _OWN, *library_prefixes]
         self._prefixes = tuple({os.path.join(form, "") for path in folders for form in (path, os.path.realpath(path))})
         self._known: dict[str, bool] = {}
 
@@ -107,6 +134,13 @@ class Application:
 
 
 @lru_cache(maxsize=1024)  # a stall repeats at the same instruction
+def is_between_bytecodes(code: CodeType, offset: int) -> bool:
+    """Whether a thread without the GIL is where bytecode gives it up, not in a call that lets go of it."""
+    names = {instruction.offset: instruction.opname for instruction in dis.get_instructions(code)}
+    return names.get(offset) in _LOOKS_UP - _CALLS
+
+
+@lru_cache(maxsize=1024)
 def entered_by_call(code: CodeType, offset: int) -> bool:
     """Whether a thread seen at `offset`, just after it held the GIL for long, can only have done so in the call there.
 

@@ -133,7 +133,7 @@ def _nothing() -> None:
 def build(links: Links, threshold_s: float) -> Hook:
     """Make a hook; nothing is traced before its `install`, which must be called in the hub's thread."""
     hub, meter, turn, batch, errors, finished, fold, woken = links
-    clock, clock_ns = time.perf_counter, time.perf_counter_ns
+    clock, clock_ns, cpu_clock = time.perf_counter, time.perf_counter_ns, time.thread_time
     hub_ident = get_ident()
     done = batch.append
     suspended: dict[greenlet, Span] = {}  # requests that wait or are queued
@@ -142,7 +142,7 @@ def build(links: Links, threshold_s: float) -> Hook:
 
     # All of these are written in the hub's thread only; other threads read.
     start = mark = ready = clock()  # of this slice; from where time is not yet given to a span; of this phase
-    turn_ns = turn.ready_ns
+    turn_ns, turn_s, turn_cpu_s = turn.ready_ns, start, time.thread_time()
     active: Span | None = None  # the request that has the hub
     late: Span | None = None  # it ended, but late in a slice that was over the threshold by then
     polling = False
@@ -245,7 +245,9 @@ def build(links: Links, threshold_s: float) -> Hook:
         span = late or active or getattr(origin, _INHERITED, None)
         late = None
         yielded = () if origin is hub else capture(origin.gr_frame)
-        record = Slice(start, now, span, gc_s if gc_slice == start else 0.0, meter.read(), yielded)
+        record = Slice(
+            start, now, span, gc_s if gc_slice == start else 0.0, meter.read(), (turn_s, turn_cpu_s), yielded
+        )
         slices_over += 1
         stalled = True
         recent.append(record)
@@ -280,9 +282,10 @@ def build(links: Links, threshold_s: float) -> Hook:
         polling = True
 
     def after_poll() -> None:
-        nonlocal start, mark, ready, turn_ns, polling, stalled, idle_s, turns, asleep
+        nonlocal start, mark, ready, turn_ns, turn_s, turn_cpu_s, polling, stalled, idle_s, turns, asleep
         turn.ready_ns = turn_ns = clock_ns()
-        now = turn_ns * 1e-9
+        turn_s = now = turn_ns * 1e-9
+        turn_cpu_s = cpu_clock()
         if polling:
             idle_s += now - start
             polling = False

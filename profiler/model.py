@@ -155,16 +155,24 @@ class Span:
 class Slice:
     """A slice that reached the threshold: what the hook saw of it, then what the watchdog makes of it."""
 
-    __slots__ = ("end_s", "gc_s", "harm_s", "place", "span", "start_s", "usage", "victims", "yielded")
+    __slots__ = ("end_s", "gc_s", "harm_s", "place", "span", "start_s", "turn", "usage", "victims", "yielded")
 
     def __init__(
-        self, start_s: float, end_s: float, span: Span | None, gc_s: float, usage: Usage, yielded: Stack
+        self,
+        start_s: float,
+        end_s: float,
+        span: Span | None,
+        gc_s: float,
+        usage: Usage,
+        turn: tuple[float, float],
+        yielded: Stack,
     ) -> None:
         self.start_s = start_s
         self.end_s = end_s
         self.span = span  # None: the hub itself, or a greenlet that works for no request
         self.gc_s = gc_s  # of it, in the garbage collector
         self.usage = usage  # read when it ended
+        self.turn = turn  # when this turn of the loop began, and the CPU time of the hub's thread then
         self.yielded = yielded  # where the greenlet yielded at last: of use only if no sample was taken
         self.harm_s = 0.0  # queued time it gave to requests
         self.victims = 0  # how many requests that were

@@ -2,8 +2,8 @@
 
 It connects the parts: the hook and its three watchers on the hub's loop, a timer (the pulse), the watchdog's
 and the writer's native threads. While there is traffic the pulse measures how late a timer is, folds what is
-left of a batch, and about once a second hands everything over to the writer; when nothing switched since the
-last pulse it sleeps until the loop turns again, so an idle worker has no timer running.
+left of a batch, and about once a second hands everything over to the writer; when nothing is left to hand
+over it sleeps until the loop turns again, so an idle worker has no timer running.
 A session belongs to the process that installed it: in a forked child it is switched off, and the child
 installs its own.
 Needs gevent's libev loop: libuv runs its I/O callbacks inside the poll, where no watcher can tell work from
@@ -159,11 +159,12 @@ class Session:
         counts = self._hook.counts()
         idle = counts.switches == self._pulsed.switches
         self._pulsed = counts
-        if idle or now_s - self._handed_over_s >= HAND_OVER_S:
+        due = now_s - self._handed_over_s >= HAND_OVER_S
+        if due:
             self._hook.sweep()
             self._hand_over(now_s)
         self._timer.stop()
-        if idle:
+        if idle and due:
             self._hook.doze()
         else:
             self._start_pulse()

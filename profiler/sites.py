@@ -107,6 +107,11 @@ class SiteTable:
         with self._lock:
             self._open = line
 
+    def lose(self) -> None:
+        """Count a slow slice, or a look at one, as dropped."""
+        with self._lock:
+            self._dropped += 1
+
     def take(self) -> list[dict[str, Any]]:
         """The lines to store, and begin anew; for the writer's thread."""
         with self._lock:

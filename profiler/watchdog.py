@@ -19,7 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from profiler.evidence import Evidence, Judge, Sample
-from profiler.frames import capture
+from profiler.frames import capture_running
 from profiler.hook import SETTLE_S
 from profiler.model import Slice, Span
 from profiler.native import get_ident, sleep, start_thread
@@ -35,7 +35,6 @@ SHORTEST_TICK_S = 0.003  # under that the thread would cost the hub more than ha
 LONGEST_TICK_S = 0.02  # so that stopping is prompt
 OPEN_S = 1.0  # a slice this long is stored before it ends: whoever kills the worker wants to know
 STOP_TIMEOUT_S = 1.0  # many ticks; a thread that does not stop within it is not waited for
-_HOLD_S = 0.002  # a look that took this long was interrupted, perhaps with the GIL in hand
 
 
 class Watchdog:
@@ -58,14 +57,13 @@ class Watchdog:
         self._sample_from_s = threshold_s / 4
         self._tick_s = min(max(threshold_s / 2, SHORTEST_TICK_S), LONGEST_TICK_S)
         self._hub_ident = get_ident()
-        self._usage: Usage = meter.read()  # the latest reading
-        self._evidence = self._earlier = Evidence(0.0, self._usage)  # of this slice; of the one seen before it
+        self._usage: Usage = meter.read()  # the latest reading of the hub
+        self._own_wait_s = 0.0  # the latest reading of this thread
+        self._evidence = self._earlier = Evidence(0.0, self._usage, 0.0)  # of this slice; of the one seen before it
         self._settling: deque[Finding] = deque()
-        self._holds: deque[tuple[float, float]] = deque(maxlen=8)  # when this thread may have kept the GIL
         self._open_due_s = OPEN_S
         self._stopping = False
         self._done: Signal | None = None
-        self.failures = 0  # looks that raised
 
     def start(self) -> None:
         """Start the thread."""
@@ -82,34 +80,32 @@ class Watchdog:
         self._meter.watch_this_thread()
         pause_s = self._tick_s
         while not self._stopping:
-            waited_s = self._usage.own_wait_s
+            self._own_wait_s = self._meter.own_wait_s()
             due_s = time.perf_counter() + pause_s
             sleep(pause_s)
             woke_s = time.perf_counter()
             try:
-                pause_s = self._look(woke_s, woke_s - due_s, waited_s)
+                pause_s = self._look(woke_s, max(0.0, woke_s - due_s))
             except Exception:  # noqa: BLE001 - one bad look must not end all later ones
-                self.failures += 1
+                self._table.lose()
                 pause_s = self._tick_s
-            looked_s = time.perf_counter()
-            if looked_s - woke_s > _HOLD_S:
-                self._holds.append((woke_s, looked_s))
 
-    def _look(self, woke_s: float, late_s: float, waited_s: float) -> float:
+    def _look(self, woke_s: float, late_s: float) -> float:
         """Look once; returns how long to sleep."""
         start_s, polling, active = self._peek()
         if start_s != self._evidence.start_s:
             self._earlier = self._evidence
-            self._evidence = Evidence(start_s, self._usage)
+            self._evidence = Evidence(start_s, self._usage, self._own_wait_s)
             self._open_due_s = OPEN_S
-        elif polling:  # idle since the last look
+        elif polling:  # idle since the last look, when it used no CPU and wanted none
+            self._usage = self._usage._replace(at_s=woke_s)
             self._settle(woke_s)
             return self._tick_s
-        usage = self._usage = self._meter.read()
         pause_s = self._tick_s
-        if not polling:
-            own_wait_s = usage.own_wait_s - waited_s
-            pause_s = self._watch(woke_s - start_s, max(0.0, late_s - own_wait_s), active)
+        if polling:
+            self._read()
+        else:
+            pause_s = self._watch(woke_s - start_s, late_s, active)
         self._resolve()
         self._settle(woke_s)
         return pause_s
@@ -117,40 +113,46 @@ class Watchdog:
     def _watch(self, age_s: float, late_s: float, active: Span | None) -> float:
         """The hub has been in one slice for `age_s`."""
         evidence = self._evidence
-        if evidence.first is None:
-            evidence.first = self._usage
-        if age_s < self._sample_from_s:
-            return SHORTEST_TICK_S
-        self._sample(evidence, age_s, late_s)
+        frame = None
+        if age_s >= self._sample_from_s:
+            frame = sys._current_frames().get(self._hub_ident)  # noqa: SLF001 - the documented way
+        # First the stack: reading figures gives the GIL up.
+        stack, offset, collecting = capture_running(frame)
+        del frame  # it would keep its locals alive
+        blocked = bool(stack) and self._meter.hub_is_blocked()
+        own_wait_s = min(late_s, self._read())
+        if stack and self._peek()[0] == evidence.start_s:
+            sample = Sample(age_s, late_s - own_wait_s, own_wait_s, stack, offset, blocked, collecting)
+            evidence.samples.append(sample)
+        evidence.first = evidence.first or self._usage
         if age_s >= self._open_due_s:
             self._open_due_s = age_s + OPEN_S
-            so_far = Slice(evidence.start_s, self._usage.at_s, active, 0.0, self._usage, ())
-            self._table.still_open(self._judge.find(so_far, evidence, 0.0))
+            so_far = Slice(evidence.start_s, self._usage.at_s, active, 0.0, self._usage, (0.0, 0.0), ())
+            self._table.still_open(self._find(so_far, evidence))
         return max(SHORTEST_TICK_S, age_s / 16)  # a long one needs few samples to be named
 
-    def _sample(self, evidence: Evidence, age_s: float, late_s: float) -> None:
-        frame = sys._current_frames().get(self._hub_ident)  # noqa: SLF001 - the documented way
-        if frame is None:
-            return
-        stack, offset = capture(frame), frame.f_lasti
-        del frame  # it would keep its locals alive
-        if self._peek()[0] == evidence.start_s:
-            evidence.samples.append(Sample(age_s, late_s, stack, offset))
+    def _read(self) -> float:
+        """Read the meter; returns for how long this thread has had no CPU since it went to sleep."""
+        asleep_s = self._own_wait_s
+        self._usage = self._meter.read()
+        self._own_wait_s = self._meter.own_wait_s()
+        return self._own_wait_s - asleep_s
 
     def _resolve(self) -> None:
         """Find a place and a cause for each slice that the hook has finished."""
-        before = self._evidence.before
+        unseen = self._evidence
         while self._finished:
             record = self._finished.popleft()
             seen = [e for e in (self._evidence, self._earlier) if e.start_s == record.start_s]
-            evidence = seen[0] if seen else Evidence(record.start_s, before)
-            held_by_us_s = sum(
-                max(0.0, min(record.end_s, until) - max(record.start_s, since)) for since, until in self._holds
-            )
-            finding = self._judge.find(record, evidence, held_by_us_s)
+            evidence = seen[0] if seen else Evidence(record.start_s, unseen.before, unseen.own_wait_s)
+            finding = self._find(record, evidence)
             record.place = finding.place
             self._settling.append(finding)
-            before = record.usage  # for the next one, if that was not seen either
+            # The next one, if it was not seen either, came after this.
+            unseen = Evidence(record.end_s, record.usage, unseen.own_wait_s)
+
+    def _find(self, record: Slice, evidence: Evidence) -> Finding:
+        return self._judge.find(record, evidence, self._own_wait_s - evidence.own_wait_s)
 
     def _settle(self, now_s: float) -> None:
         """Harm is still added to a slice after its end, while those behind it get their turn."""

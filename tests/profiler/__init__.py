@@ -1,0 +1,1 @@
+"""The profiler, apart from any server."""
