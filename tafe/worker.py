@@ -156,7 +156,7 @@ class TafeWorker(Worker):
     def _beat_for_ever(self) -> None:
         while True:
             self.notify()
-            if os.getppid() != self.ppid:
+            if os.getppid() != self.ppid and not self._told.is_set():
                 _log.error("the arbiter is gone; worker %d finishes its requests and ends", self.pid)
                 self._told.set()
             if self._state < State.DRAINING:
@@ -237,8 +237,7 @@ class TafeWorker(Worker):
                 refuse_newcomers(server.socket)
             self._quick.wait(_HANDSHAKE_S)
         for server in self._servers:
-            while (accepted := server.do_read()) is not None:
-                server.do_handle(*accepted)
+            _accept_all(server)
             server.close()
         self._wait_for_connections(_LAST_CALL_S)
         for server in self._servers:
@@ -298,11 +297,22 @@ class TafeWorker(Worker):
             gevent.signal_handler(signal.SIGTERM, self._told.set),
             gevent.signal_handler(signal.SIGINT, self._stop_quickly),
             gevent.signal_handler(signal.SIGQUIT, self._stop_quickly),
+            gevent.signal_handler(signal.SIGUSR1, self.log.reopen_files),  # gunicorn's: logs were rotated
         ]
 
     def _stop_quickly(self) -> None:
+        self.cfg.worker_int(self)  # gunicorn's hook
         self._quick.set()
         self._told.set()
+
+
+def _accept_all(server: WSGIServer) -> None:
+    """Take everybody who waits in the listener's queue."""
+    try:
+        while (accepted := server.do_read()) is not None:
+            server.do_handle(*accepted)
+    except OSError as error:  # no descriptor left, say; the others are not to suffer
+        _log.error("connections in the queue are lost: %s", error)
 
 
 class _LoadingBeat:

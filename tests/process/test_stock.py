@@ -44,6 +44,7 @@ class _Log:
 _OTHER_VALUES: dict[str, object] = {
     "pre_request": lambda worker, request: None,
     "post_request": lambda worker, request, environ, response: None,
+    "worker_abort": lambda worker: None,
     "ssl_context": lambda config, factory: None,
     "header_map": "refuse",
     "secure_scheme_headers": {"X-SCHEME": "https"},
@@ -197,3 +198,22 @@ def test_workers_are_replaced_on_hup(gunicorn: Callable[..., Server], free_port:
     server.signal(signal.SIGHUP)
     until(lambda: get(port).body != first, "another worker")
     assert server.stop() == 0
+
+
+@pytest.mark.real
+def test_hooks_and_log_rotation_reach_the_worker(
+    gunicorn: Callable[..., Server], free_port: Callable[[], int], tmp_path: Path
+) -> None:
+    port, log, hooks = free_port(), tmp_path / "error.log", tmp_path / "hooks.py"
+    hooks.write_text("def worker_int(worker):\n    worker.log.info('interrupted hook')\n")
+    server = gunicorn("--bind", f"127.0.0.1:{port}", "--log-file", str(log), "--config", str(hooks))
+    _serving(server, port)
+    log.rename(tmp_path / "rotated.log")
+    server.signal(signal.SIGUSR1)
+    until(log.exists, "reopened")
+    time.sleep(0.2)  # the worker is told by the arbiter, which says nothing
+    assert get(port, "/sleep/not-a-number").status == 500
+    until(lambda: "ValueError" in log.read_text(), "logged in the new file")
+    server.signal(signal.SIGINT)
+    assert server.wait(5) == 0
+    assert "interrupted hook" in log.read_text()
