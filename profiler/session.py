@@ -103,7 +103,7 @@ class Session:
             (loop.prepare(ref=False, priority=loop.MINPRI), self._hook.before_poll),
             (loop.check(ref=False, priority=loop.MAXPRI), self._hook.after_poll),
         ]
-        self._timer: Any = loop.timer(PULSE_S, ref=False)
+        self._timer: Any = loop.timer(PULSE_S, PULSE_S, ref=False)
         self._due_s = self._handed_over_s = time.perf_counter()
         self._handed_over = self._pulsed = self._hook.counts()
         self._handed_over_requests = 0
@@ -149,7 +149,7 @@ class Session:
             self._writer.close()
 
     def _start_pulse(self) -> None:
-        self._timer.start(self._pulse, update=True)
+        self._timer.again(self._pulse, update=True)  # start() would not begin a new interval
         self._due_s = time.perf_counter() + PULSE_S
 
     def _pulse(self) -> None:
@@ -163,8 +163,8 @@ class Session:
         if due:
             self._hook.sweep()
             self._hand_over(now_s)
-        self._timer.stop()
         if idle and due:
+            self._timer.stop()
             self._hook.doze()
         else:
             self._start_pulse()

@@ -123,13 +123,14 @@ class Watchdog:
         own_wait_s = min(late_s, self._read())
         if stack and self._peek()[0] == evidence.start_s:
             sample = Sample(age_s, late_s - own_wait_s, own_wait_s, stack, offset, blocked, collecting)
-            evidence.samples.append(sample)
+            evidence.add(sample)
         evidence.first = evidence.first or self._usage
         if age_s >= self._open_due_s:
             self._open_due_s = age_s + OPEN_S
             so_far = Slice(evidence.start_s, self._usage.at_s, active, 0.0, self._usage, (0.0, 0.0), ())
             self._table.still_open(self._find(so_far, evidence))
-        return max(SHORTEST_TICK_S, age_s / 16)  # a long one needs few samples to be named
+        # A long one needs fewer samples to be named, but the next one must not be missed.
+        return min(max(SHORTEST_TICK_S, age_s / 16), 2 * self._tick_s)
 
     def _read(self) -> float:
         """Read the meter; returns for how long this thread has had no CPU since it went to sleep."""
