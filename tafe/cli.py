@@ -65,12 +65,11 @@ def _option(setting: Setting) -> Callable[..., Any]:
     if setting.kind is values.SWITCH:
         flags = f"{setting.flag}/{setting.flag.replace('--', '--no-', 1)}"
         return click.option(flags, setting.name, default=None, help=described)
-    several = setting.kind is values.ADDRESSES
     return click.option(
         setting.flag,
         setting.name,
         metavar=setting.kind.metavar,
-        multiple=several,
+        multiple=setting.kind.several,
         default=None,
         help=described,
     )

@@ -48,12 +48,8 @@ class Setting:
     @property
     def allowed(self) -> str:
         """The values that are accepted, in words; empty if there is nothing to say."""
-        if self.kind is values.SWITCH:
-            return "true or false"
-        if self.kind is values.ADDRESSES:
-            return "HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N"
-        if self.kind is values.PREFIX:
-            return "/PATH/, or empty to switch it off"
+        if self.kind.allowed:
+            return self.kind.allowed
         if self.low is None or self.high is None:
             return ""
         low, high = (
@@ -110,6 +106,14 @@ class Settings:
         "Where liveness and readiness are answered: PREFIXlive and PREFIXready; empty: nowhere.",
         "no application route begins with a dash",
     )  # fmt: skip
+
+    trusted_proxies: tuple[str, ...] = _row(
+        "listening",
+        values.PEERS,
+        ("127.0.0.1", "::1", "unix"),
+        "Proxies whose X-Forwarded-Proto says whether the client came over TLS (wsgi.url_scheme).",
+        "those on this machine, as with gunicorn; anybody else could claim it",
+    )
 
     workers: int = _row(
         "workers", values.NUMBER, 2,
@@ -266,6 +270,11 @@ class Settings:
         """What the server inside a worker enforces."""
         shared = {f.name for f in fields(Limits)} & {f.name for f in fields(self)}
         return Limits(**{name: getattr(self, name) for name in shared})
+
+    @property
+    def trusted_peers(self) -> frozenset[str]:
+        """As the server wants them: a client on a unix socket has no address."""
+        return frozenset(peer.replace("unix", "") for peer in self.trusted_proxies)
 
     @property
     def profile_path(self) -> str | None:

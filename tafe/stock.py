@@ -15,6 +15,7 @@ from typing import Any
 
 from gunicorn.config import KNOWN_SETTINGS
 
+from tafe import values
 from tafe.resolve import resolve
 from tafe.settings import TABLE, Settings
 
@@ -27,6 +28,7 @@ MAPPED: dict[str, str] = {
     "limit_request_field_size": "header_field_bytes",
     "limit_request_fields": "header_count",
     "worker_connections": "connections",
+    "forwarded_allow_ips": "trusted_proxies",
 }
 
 # Obeyed by gunicorn's arbiter and its worker base class; nothing for us to do.
@@ -110,8 +112,8 @@ REFUSED: dict[str, str] = {
     "permit_unconventional_http_version": "versions are checked as RFC 9112 says",
     "casefold_http_method": "methods are case-sensitive (RFC 9110, 9.1)",
     "header_map": "names with underscores are never passed on, since they could pass for others",
-    "secure_scheme_headers": "no header changes wsgi.url_scheme: use a WSGI middleware such as Werkzeug's ProxyFix",
-    "forwarder_headers": "no header changes the environ: use a WSGI middleware such as Werkzeug's ProxyFix",
+    "secure_scheme_headers": "only X-Forwarded-Proto: https counts, from the proxies in forwarded_allow_ips",
+    "forwarder_headers": "no other header changes the environ: use a WSGI middleware such as Werkzeug's ProxyFix",
     "dirty_apps": "use tafe.offload for code that cannot yield",
     "dirty_workers": "use tafe.offload for code that cannot yield",
 }
@@ -139,7 +141,6 @@ IRRELEVANT: frozenset[str] = frozenset(
         "dirty_post_fork",
         "dirty_worker_init",
         "dirty_worker_exit",
-        "forwarded_allow_ips",
         # of other kinds of worker
         "threads",
         "sendfile",
@@ -168,6 +169,8 @@ def check_settings(cfg: Any, log: Any) -> None:
             continue
         if setting.name in REFUSED:
             raise RuntimeError(f"{_spelled(setting)}: not with tafe.worker.TafeWorker: {REFUSED[setting.name]}")
+        if setting.name == "forwarded_allow_ips":
+            _trusted_proxies(value)
         if setting.name in IRRELEVANT:
             log.warning("%s has no effect with tafe.worker.TafeWorker", _spelled(setting))
 
@@ -178,11 +181,21 @@ def settings_of(cfg: Any) -> Settings:
     changed: dict[str, Any] = {}
     for setting in KNOWN_SETTINGS:
         value = cfg.settings[setting.name].get()
-        if setting.name in MAPPED and not _is_default(setting, value):
+        if setting.name == "forwarded_allow_ips":
+            changed["trusted_proxies"] = _trusted_proxies(value)
+        elif setting.name in MAPPED and not _is_default(setting, value):
             ours = next(row for row in TABLE if row.attribute == MAPPED[setting.name])
             # gunicorn's 0 lifts a limit; ours have a highest value instead
             changed[ours.attribute] = value if value or ours.low == 0 else int(ours.high or 0)
     return dataclasses.replace(settings, **changed)
+
+
+def _trusted_proxies(allowed: list[str]) -> tuple[str, ...]:
+    """Single addresses are understood; clients on unix sockets are always trusted, as gunicorn does."""
+    try:
+        return (*values.read_peers(allowed), "unix")
+    except ValueError as error:
+        raise RuntimeError(f"--forwarded-allow-ips: not with tafe.worker.TafeWorker: it {error}") from None
 
 
 def _is_default(setting: Any, value: Any) -> bool:

@@ -6,6 +6,7 @@ Pure: knows no setting's name and no bounds; a value that cannot be read raises 
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import math
 import re
@@ -27,6 +28,8 @@ class Kind:
     read: Callable[[Any], Any]  # ValueError: what the value is not
     show: Callable[[Any], str]  # as TOML
     plain: Callable[[Any], str]  # as one would type it after a flag
+    allowed: str = ""  # in words, if bounds do not say it
+    several: bool = False  # the flag may be repeated
 
 
 def read_text(raw: Any) -> str:
@@ -82,13 +85,30 @@ def read_switch(raw: Any) -> bool:
 
 def read_addresses(raw: Any) -> tuple[str, ...]:
     """One address or several; in one text they are separated by commas."""
-    texts = raw.split(",") if isinstance(raw, str) else raw
-    if not isinstance(texts, list | tuple) or not texts:
+    addresses = _texts(raw)
+    if not addresses:
         raise ValueError("is not an address")
-    addresses = tuple(read_text(text) for text in texts)
     for address in addresses:
         parse_address(address)
     return addresses
+
+
+def read_peers(raw: Any) -> tuple[str, ...]:
+    """IP addresses, or "unix"; none is allowed."""
+    peers = () if raw == "" else _texts(raw)
+    for peer in peers:
+        try:
+            ipaddress.ip_address(peer if peer != "unix" else "::")
+        except ValueError:
+            raise ValueError(f"holds {peer!r}, which is not an IP address") from None
+    return peers
+
+
+def _texts(raw: Any) -> tuple[str, ...]:
+    if not isinstance(raw, str | list | tuple):
+        raise ValueError("is neither text nor a list of texts")  # noqa: TRY004  as all complaints about a value
+    texts = [part for text in ([raw] if isinstance(raw, str) else raw) for part in read_text(text).split(",")]
+    return tuple(read_text(text) for text in texts)
 
 
 @dataclass(frozen=True)
@@ -168,15 +188,22 @@ def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def _show_switch(value: bool) -> str:
+    return "true" if value else "false"
+
+
 def _show_list(texts: tuple[str, ...]) -> str:
     return "[" + ", ".join(_quote(text) for text in texts) + "]"
 
 
 TEXT = Kind("TEXT", read_text, _quote, str)
-PREFIX = Kind("PREFIX", read_prefix, _quote, str)
 PATH = Kind("PATH", read_any_text, _quote, str)
+PREFIX = Kind("PREFIX", read_prefix, _quote, str, "/PATH/, or empty to switch it off")
 NUMBER = Kind("N", read_number, str, str)
 DURATION = Kind("TIME", read_duration, lambda value: _quote(show_duration(value)), show_duration)
 SIZE = Kind("SIZE", read_size, lambda value: _quote(show_size(value)), show_size)
-SWITCH = Kind("", read_switch, lambda value: str(value).lower(), lambda value: str(value).lower())
-ADDRESSES = Kind("ADDRESS", read_addresses, _show_list, " ".join)
+SWITCH = Kind("", read_switch, _show_switch, _show_switch, "true or false")
+ADDRESSES = Kind(
+    "ADDRESS", read_addresses, _show_list, ",".join, "HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N", several=True
+)
+PEERS = Kind("PEER", read_peers, _show_list, ",".join, "IP addresses, or unix for unix sockets", several=True)

@@ -114,6 +114,7 @@ class TafeWorker(Worker):
                 application if self._readiness.started else starting,
                 environ=environ,
                 limits=self.settings.limits,
+                trusted_peers=self.settings.trusted_peers,
                 observer=observer,
             )
             for listener in self.sockets

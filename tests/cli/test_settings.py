@@ -14,6 +14,7 @@ from tafe import values
 from tafe.errors import UsageError
 from tafe.limits import Limits
 from tafe.resolve import example, render, resolve
+from tafe.server import TRUSTED_PEERS
 from tafe.settings import TABLE, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +80,9 @@ def test_a_wrong_value_in_the_file_is_corrected_in_the_file(tmp_path: Path) -> N
     message = _refusal({"config": path})
     assert f"set by:   {path}" in message
     assert f"try:      workers = 1   in {path}" in message
+    number = _refusal({"config": _file(tmp_path, "bind = 8000\n")})
+    assert "--bind: 8000 is neither text nor a list of texts" in number
+    assert 'try:      bind = ["127.0.0.1:8000"]   in ' in number
     switch = _refusal({"config": _file(tmp_path, 'reload = "maybe"\n')})
     assert "--reload: 'maybe' is neither true nor false" in switch
 
@@ -185,6 +189,15 @@ def test_several_addresses_come_from_a_repeated_flag_a_list_or_commas(tmp_path: 
     assert resolve({}, {"TAFE_BIND": "127.0.0.1:1,unix:/a"}).settings.bind == both
     path = _file(tmp_path, 'bind = ["127.0.0.1:1", "unix:/a"]\n')
     assert resolve({"config": path}, {}).settings.bind == both
+
+
+def test_proxies_are_addresses_or_unix_sockets_or_nobody() -> None:
+    assert resolve({}, {}).settings.trusted_peers == set(TRUSTED_PEERS)
+    assert resolve({"trusted_proxies": ("10.0.0.1,::1", "unix")}, {}).settings.trusted_peers == {"10.0.0.1", "::1", ""}
+    assert resolve({}, {"TAFE_TRUSTED_PROXIES": ""}).settings.trusted_peers == frozenset()
+    message = _refusal({"trusted_proxies": ("10.0.0.0/8",)})
+    assert "holds '10.0.0.0/8', which is not an IP address" in message
+    assert "try:      tafe serve --trusted-proxies 127.0.0.1,::1,unix MODULE:APP" in message
 
 
 # -- the table

@@ -13,7 +13,7 @@ PATCHED_BEFORE_IMPORT = monkey.is_module_patched("socket") and monkey.is_module_
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """`/`: the worker's process id; `/sleep/S`; `/spin/S`: without yielding; `/patched`; `/exit`: die at once."""
+    """`/`: the worker's process id; `/sleep/S`; `/spin/S`: without yielding; `/patched`; `/scheme`; `/exit`."""
     name, _, argument = environ["PATH_INFO"].strip("/").partition("/")
     body = str(os.getpid())
     if name == "sleep":
@@ -24,6 +24,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
             pass
     elif name == "patched":
         body = str(PATCHED_BEFORE_IMPORT)
+    elif name == "scheme":
+        body = environ["wsgi.url_scheme"]
     elif name == "exit":
         os._exit(9)
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])

@@ -39,14 +39,11 @@ class Answer:
         return f"<{self.status} {self.body[:60]!r}>"
 
 
-def get(port: int, path: str = "/", timeout_s: float = 10.0) -> Answer:
+def get(port: int, path: str = "/", headers: dict[str, str] | None = None) -> Answer:
     """One request on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
-    try:
-        connection.request("GET", path)
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request("GET", path, headers=headers or {})
         return Answer(connection.getresponse())
-    finally:
-        connection.close()
 
 
 def get_later(port: int, path: str) -> Future[Answer]:

@@ -182,6 +182,16 @@ def test_systemd_is_told_of_readiness_and_of_the_stop(tafe_serve: Callable[..., 
 
 
 @pytest.mark.real
+@pytest.mark.parametrize(("options", "scheme"), [([], "https"), (["--trusted-proxies", "10.0.0.1"], "http")])
+def test_only_trusted_proxies_say_that_the_client_came_over_tls(
+    tafe_serve: Callable[..., Running], options: list[str], scheme: str
+) -> None:
+    running = tafe_serve(APP, *options)
+    assert get(running.port, "/scheme", {"X-Forwarded-Proto": "https"}).body == scheme
+    assert get(running.port, "/scheme").body == "http"
+
+
+@pytest.mark.real
 def test_one_shared_listener_is_the_default(tafe_serve: Callable[..., Running]) -> None:
     running = tafe_serve(APP, "--workers", "2")
     inode = {_listening_inode(pid, running.port) for pid in running.worker_pids()}

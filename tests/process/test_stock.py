@@ -75,6 +75,18 @@ def test_a_refused_setting_stops_the_start_with_its_reason(name: str) -> None:
     assert stock.REFUSED[name] in str(refusal.value)
 
 
+def test_proxies_are_trusted_by_single_addresses_and_unix_sockets_always() -> None:
+    config = Config()
+    assert stock.settings_of(config).trusted_peers == {"127.0.0.1", "::1", ""}
+    config.set("forwarded_allow_ips", "10.0.0.1")
+    stock.check_settings(config, _Log())
+    assert stock.settings_of(config).trusted_peers == {"10.0.0.1", ""}
+    for other in ("*", "10.0.0.0/8"):
+        config.set("forwarded_allow_ips", other)
+        with pytest.raises(RuntimeError, match=r"--forwarded-allow-ips: .*, which is not an IP address"):
+            stock.check_settings(config, _Log())
+
+
 def test_an_irrelevant_setting_is_mentioned() -> None:
     config = Config()
     config.set("threads", 4)
