@@ -18,6 +18,8 @@ PACKAGES = {
     "nginx": "nginx-light",
     "haproxy": "haproxy",
     "wrk": "wrk",
+    "ab": "apache2-utils",
+    "valgrind": "valgrind",
 }
 
 INSTALL_ALL = "sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends {}'".format(
