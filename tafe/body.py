@@ -84,25 +84,25 @@ class ChunkedSource:
         return 0 if self._decoder.done and not self._pieces else 1
 
     def more(self, wanted: int) -> bytes:
-        """The next piece, at most `wanted` bytes; b"" at the end."""
+        """The next piece, at most `wanted` bytes; b"" at the end. What comes before a fault is handed out first."""
+        decoder = self._decoder
         while not self._pieces:
-            if self._decoder.done:
+            if decoder.done:
                 return b""
-            self._feed(self._receive(RECEIVE_BYTES))
+            self._pieces = decoder.feed(b"" if decoder.faulty else self._receive(RECEIVE_BYTES))[::-1]
+            if decoder.rest:
+                self._unread(decoder.rest)
+                decoder.rest = b""
+        if self._max_bytes:
+            wanted = min(wanted, self._max_bytes - self._seen)
+            if not wanted:
+                raise Refusal(413, f"the body is larger than {self._max_bytes} bytes")
         piece = self._pieces.pop()
         if len(piece) > wanted:
             self._pieces.append(piece[wanted:])
             piece = piece[:wanted]
+        self._seen += len(piece)
         return piece
-
-    def _feed(self, data: bytes) -> None:
-        pieces = self._decoder.feed(data)
-        if self._decoder.rest:
-            self._unread(self._decoder.rest)
-        self._seen += sum(map(len, pieces))
-        if self._max_bytes and self._seen > self._max_bytes:
-            raise Refusal(413, f"the body is larger than {self._max_bytes} bytes")
-        self._pieces = pieces[::-1]
 
 
 class StreamInput:
@@ -116,11 +116,6 @@ class StreamInput:
         self._ahead = b""  # the last piece, while lines are read from it ...
         self._at = 0  # ... from here on
         self.broken = False  # the body ended early or was malformed: the connection cannot be used again
-
-    @property
-    def unasked(self) -> bool:
-        """The client waits for 100 Continue and nobody has read yet."""
-        return self._before_first is not None
 
     @property
     def left(self) -> int:
@@ -177,10 +172,23 @@ class StreamInput:
         """Iterate over lines."""
         return iter(self.readline, b"")
 
-    def discard(self, bound: int) -> bool:
-        """Read up to `bound` further bytes and forget them; True if that was the rest of the body."""
-        if self.broken or self.unasked:
+    def can_be_skipped(self, bound: int, read_ahead: int) -> bool:
+        """May the connection carry another request after this one? The rest of the body must be little.
+
+        While a client waits for 100 Continue nobody knows whether the body will come (RFC 9110, 10.1.1), unless all of
+        it is among the `read_ahead` bytes: the client sent those before it could see any answer.
+        """
+        if self.broken:
             return False
+        if self._before_first is not None:
+            return type(self._source) is LengthSource and self._source.left <= read_ahead
+        return self._source.left <= bound
+
+    def discard(self, bound: int, read_ahead: int) -> bool:
+        """Read up to `bound` further bytes and forget them; True if that was the rest of the body."""
+        if not self.can_be_skipped(bound, read_ahead):
+            return False
+        self._before_first = None
         try:
             while bound > 0 and (piece := self._more(RECEIVE_BYTES)):
                 bound -= len(piece)

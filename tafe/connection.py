@@ -1,7 +1,7 @@
 """One client connection: its state, and how what was read from it becomes a request.
 
 A connection is not a greenlet. Only a complete head (with a small body) takes a greenlet; an idle keep-alive
-connection is this object, its socket and its watcher. States and their successors are in `SUCCESSORS`.
+connection is this object, its socket and its watcher. States and their successors are in `states.py`.
 End of file while a request runs is a half-close: the answer is still owed. Only a reset means that the client left.
 
 `_on_readable`, `_begin`, `_run` and `finish` are passed by every request: what every request does comes first there,
@@ -11,7 +11,6 @@ request becomes an answer is `wsgi.py`'s.
 
 from __future__ import annotations
 
-import enum
 import io
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +20,7 @@ from tafe.deadlines import NEVER
 from tafe.errors import RequestTimeout
 from tafe.http1.head import CHUNKED, EXPECT, HTTP_1_0, HTTPS, LENGTH, REQUEST_ID
 from tafe.http1.refusal import Refusal, plain_response
+from tafe.states import State
 from tafe.transport import Transport
 from tafe.wsgi import DISCARD_BYTES, NOT_PLAIN, Exchange
 
@@ -34,31 +34,9 @@ LINGER_S: Final = 2.0  # how long a refused client may still send: lingering clo
 LINGER_BYTES: Final = 1024 * 1024  # ... and how much
 
 
-class State(enum.IntEnum):
-    """What a connection is doing."""
-
-    IDLE = 0  # nothing of a next request was read
-    HEAD = 1  # part of a head
-    BODY = 2  # a small declared body is being gathered
-    WAITING = 3  # complete, and the worker runs as many requests as it may
-    RUNNING = 4  # a greenlet has it
-    LINGERING = 5  # answered for good; what still comes is thrown away
-    CLOSED = 6
-
-
 _UNUSUAL: Final = NOT_PLAIN | LENGTH | CHUNKED | REQUEST_ID | HTTPS
 _IDLE: Final = State.IDLE  # as module constants they cost a tenth of an enum's attribute
 _RUNNING: Final = State.RUNNING
-
-SUCCESSORS: Final[dict[State, frozenset[State]]] = {
-    State.IDLE: frozenset({State.HEAD, State.BODY, State.WAITING, State.RUNNING, State.LINGERING, State.CLOSED}),
-    State.HEAD: frozenset({State.BODY, State.WAITING, State.RUNNING, State.LINGERING, State.CLOSED}),
-    State.BODY: frozenset({State.WAITING, State.RUNNING, State.LINGERING, State.CLOSED}),
-    State.WAITING: frozenset({State.RUNNING, State.LINGERING, State.CLOSED}),
-    State.RUNNING: frozenset({State.IDLE, State.LINGERING, State.CLOSED}),
-    State.LINGERING: frozenset({State.CLOSED}),
-    State.CLOSED: frozenset(),
-}
 
 
 class Connection(Transport):
@@ -167,7 +145,7 @@ class Connection(Transport):
         environ["REMOTE_PORT"] = self.remote_port
         server.request_number = number = server.request_number + 1
         environ["tafe.request_id"] = f"{server.id_prefix}{number}"
-        exchange = self.exchange = Exchange()
+        exchange = self.exchange = server.exchange_class()
         exchange.connection = self
         exchange.environ = environ
         if asked & _UNUSUAL:
@@ -209,7 +187,8 @@ class Connection(Transport):
                 if length < 0
                 else LengthSource(self.receive, length)
             )
-            environ["wsgi.input"] = StreamInput(source, self._send_continue if expects else None)
+            exchange.stream = StreamInput(source, self._send_continue if expects else None)
+            environ["wsgi.input"] = exchange.stream
             exchange.plain = False
             self._pause()  # the greenlet reads by itself, as fast as the application asks
             self._run(exchange)
@@ -283,11 +262,11 @@ class Connection(Transport):
             server.start_waiting()
         if self._state is State.CLOSED:
             return
-        body = exchange.environ.get("wsgi.input")
-        if type(body) is StreamInput and (body.left or body.broken):
-            exchange.keep = exchange.keep and not self.gone and body.discard(DISCARD_BYTES)
+        stream = exchange.stream
+        if stream is not None and (stream.left or stream.broken):
+            exchange.keep = exchange.keep and not self.gone and stream.discard(DISCARD_BYTES, self.read_ahead)
         if self.gone or not exchange.keep:
-            self._close_after(exchange, body)
+            self._close_after(exchange)
             return
         self._state = _IDLE
         self._expire_in(server.limits.idle_timeout_s)
@@ -316,7 +295,7 @@ class Connection(Transport):
 
     def _streams(self) -> bool:
         """The request's greenlet reads the body itself."""
-        return self.exchange is not None and type(self.exchange.environ.get("wsgi.input")) is StreamInput
+        return self.exchange is not None and self.exchange.stream is not None
 
     def expired(self) -> None:
         """The current deadline has passed (called by `Deadlines`)."""
@@ -348,11 +327,12 @@ class Connection(Transport):
         else:
             self._linger()
 
-    def _close_after(self, exchange: Exchange, body: object) -> None:
+    def _close_after(self, exchange: Exchange) -> None:
         """Close without destroying an answer that is still on its way."""
+        stream = exchange.stream
         if exchange.reset and not self.gone:
             self._reset_when_closed()
-        elif not self.gone and (self._buffer or (type(body) is StreamInput and body.left)):
+        elif not self.gone and (self._buffer or (stream is not None and stream.left)):
             self._linger()
             return
         self.close()

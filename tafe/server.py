@@ -1,12 +1,13 @@
 """`WSGIServer`: listens, accepts, and holds what the connections of one worker share.
 
-It takes the arguments of `gevent.pywsgi.WSGIServer` and can be used alone in three lines:
+It takes the arguments of `gevent.pywsgi.WSGIServer` (`dropin.py` says what they mean here) and can be used alone:
 
     server = tafe.WSGIServer(("127.0.0.1", 8000), application)
     server.serve_forever()
 
 Listening, accepting and backing off when descriptors run out are gevent's `StreamServer`; everything after the
-accept is ours (`connection.py`). TLS ends at the load balancer: TLS arguments are refused.
+accept is ours (`connection.py`). TLS belongs to the load balancer; with TLS arguments each client gets a relay
+(`tls.py`), off the way of plain connections.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import collections
 import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Collection
 from time import monotonic
@@ -28,11 +28,13 @@ from gevent.server import StreamServer
 from tafe.body import EMPTY
 from tafe.connection import Connection
 from tafe.deadlines import NEVER, Deadlines
+from tafe.dropin import LoggedExchange, check_handler_class, in_flight_bound, text_log
 from tafe.errors import UsageError
 from tafe.greenlets import GreenletPool
 from tafe.http1 import response
 from tafe.http1.head import HeadParser
 from tafe.limits import Limits
+from tafe.tls import TlsRelay
 from tafe.wsgi import Application, Exchange, Observer
 
 # Only a proxy on this machine, as in gunicorn's forwarded_allow_ips; anybody else could claim to come over TLS.
@@ -48,8 +50,8 @@ class WSGIServer(StreamServer):
 
     `listener`: an address as gevent takes it, or a bound socket. `environ`: added to every request's environ.
     `limits`: see `limits.py`. `trusted_peers`: addresses of proxies whose X-Forwarded-Proto decides `wsgi.url_scheme`
-    ("": whoever comes through a unix socket). `observer`: told of every request. Raises `UsageError` for an argument of
-    pywsgi's that would have no effect here (`handler_class`, `spawn`, `log`, TLS) rather than ignoring it.
+    ("": whoever comes through a unix socket). `observer`: told of every request. The others are pywsgi's, see
+    `dropin.py`. Raises `UsageError` for what cannot be honoured.
     """
 
     # A worker among several takes one connection a loop turn, so that the others get theirs.
@@ -57,6 +59,9 @@ class WSGIServer(StreamServer):
     # Connections that wait in the kernel; gunicorn's default. The kernel caps it at net.core.somaxconn.
     backlog = 2048
     reuse_addr = 1
+    # pywsgi's: a class to make environs of, in place of dict; read when the server starts.
+    environ_class: type[dict[str, Any]] = dict
+    application: Application
 
     def __init__(
         self,
@@ -74,24 +79,31 @@ class WSGIServer(StreamServer):
         observer: Observer | None = None,
         **ssl_args: Any,
     ) -> None:
-        _refuse_unsupported(spawn=spawn, log=log, handler_class=handler_class, ssl_args=ssl_args)
-        super().__init__(listener, backlog=backlog)
+        check_handler_class(handler_class)
+        bound = in_flight_bound(spawn)
+        super().__init__(listener, backlog=backlog, **ssl_args)
         # -- for the server's life
-        self.application: Application = application or _no_application
+        if application is not None:
+            self.application = application
+        elif not hasattr(self, "application"):  # a subclass may have one
+            self.application = _no_application
         self.limits = limits or Limits()
         self.idle_timeout_s = self.limits.idle_timeout_s or NEVER
         self.trusted_peers = frozenset(trusted_peers)
         self.observer = observer
         self.hub = gevent.get_hub()
         self.loop = self.hub.loop
-        self.greenlets: GreenletPool[Exchange] = GreenletPool(self.hub, Exchange.run)
         self.deadlines = Deadlines(monotonic, _LoopTimer(self))
-        self.environ = self._base_environ(environ, sys.stderr if error_log == "default" else error_log)
+        self.error_log = text_log(error_log, errors=True)
+        self.log: Any = None if log in ("default", None) else text_log(log, errors=False)
+        self.exchange_class: type[Exchange] = Exchange if self.log is None else LoggedExchange
+        self.greenlets: GreenletPool[Any] = GreenletPool(self.hub, self.exchange_class.run)
+        self.environ = self._base_environ(environ)
         if self.environ["wsgi.multiprocess"]:
             self.max_accept = 1
-        self.parse_head = HeadParser(self.environ, self.limits).parse
+        self.parse_head = HeadParser(self.environ_class(self.environ), self.limits).parse
         self.request_timeout_s = self.limits.request_timeout_s
-        self.max_in_flight = self.limits.in_flight
+        self.max_in_flight = self.limits.in_flight if bound is None else min(bound, self.limits.in_flight)
         self.id_prefix = f"{os.urandom(5).hex()}-"  # of the ids of requests that come without one
         self.request_number = 0
         self.own_lines = response.own_lines(time.time())
@@ -118,7 +130,7 @@ class WSGIServer(StreamServer):
         host, port = self.address[:2] if isinstance(self.address, tuple) else ("localhost", "")
         self.environ.setdefault("SERVER_NAME", str(host))
         self.environ.setdefault("SERVER_PORT", str(port))
-        self.parse_head = HeadParser(self.environ, self.limits).parse
+        self.parse_head = HeadParser(self.environ_class(self.environ), self.limits).parse
 
     def begin_drain(self) -> None:
         """From now every answer says `Connection: close`, and connections without a request are closed."""
@@ -165,7 +177,17 @@ class WSGIServer(StreamServer):
 
     def do_handle(self, sock: _socket.socket, address: Any) -> None:
         """Take a new connection."""
+        if self.ssl_args is None:
+            self._connections.add(Connection(self, sock, address))
+        else:
+            relay = TlsRelay(sock, self._wrap_tls, lambda inner: self._take(inner, address), self.limits.head_timeout_s)
+            gevent.spawn(relay.run)
+
+    def _take(self, sock: _socket.socket, address: Any) -> None:
         self._connections.add(Connection(self, sock, address))
+
+    def _wrap_tls(self, sock: Any) -> Any:
+        return self.wrap_socket(sock, **self.ssl_args)
 
     def handle(self, *_args: Any) -> None:
         """gevent asks that it exists; `do_handle` takes its place."""
@@ -200,16 +222,36 @@ class WSGIServer(StreamServer):
         self.observer = None
         _log.exception("the observer failed and is switched off")
 
+    def report(self, exchange: Exchange, error: BaseException) -> None:
+        """Tell the operator what went wrong in an application: by logging or, where none was set up, as gevent does.
+
+        gevent's way, `Hub.handle_error`, prints to stderr; it is also where pywsgi's users listen for errors.
+        """
+        told = _log.hasHandlers()
+        if told:
+            _log.error("%s: %s", exchange, type(error).__name__, exc_info=error)
+        elif not isinstance(error, SystemExit):  # which ends a request, never the server
+            from gevent.pywsgi import SecureEnviron  # an environ that shows no value
+
+            self.hub.handle_error(SecureEnviron(exchange.environ), type(error), error, error.__traceback__)
+        if told and isinstance(error, KeyboardInterrupt):
+            self.hub.handle_system_error(type(error), error)
+
+    def drop_log(self) -> None:
+        """The access log raised: nothing is written to it any more."""
+        self.log = None
+        _log.exception("the access log failed and is switched off")
+
     def _renew_own_lines(self) -> None:
         self.own_lines = response.own_lines(time.time())
 
-    def _base_environ(self, extra: dict[str, Any] | None, error_log: Any) -> dict[str, Any]:
+    def _base_environ(self, extra: dict[str, Any] | None) -> dict[str, Any]:
         environ: dict[str, Any] = {
             "GATEWAY_INTERFACE": "CGI/1.1",
             "SERVER_SOFTWARE": "tafe",
             "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
-            "wsgi.errors": error_log,
+            "wsgi.url_scheme": "http" if self.ssl_args is None else "https",
+            "wsgi.errors": self.error_log,
             "wsgi.multithread": True,  # requests interleave wherever one waits
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
@@ -237,27 +279,6 @@ class _LoopTimer:
             self._timer.stop()
             self._timer.close()
             self._timer = None
-
-
-def _refuse_unsupported(*, spawn: Any, log: Any, handler_class: Any, ssl_args: dict[str, Any]) -> None:
-    """What pywsgi takes and this server cannot honour is an error, never ignored."""
-    if handler_class is not None:
-        raise UsageError(
-            "handler_class: requests are not handled by handler objects here",
-            try_="a WSGI middleware around the application",
-        )
-    if spawn != "default":
-        raise UsageError(
-            f"spawn: {spawn!r} cannot be used; a request's greenlet is the server's own",
-            try_="limits=Limits(in_flight=N) to bound the requests that run at once",
-        )
-    if log not in ("default", None):
-        raise UsageError("log: this server writes no access log", try_="the load balancer's, or a WSGI middleware")
-    if ssl_args:
-        raise UsageError(
-            f"{', '.join(sorted(ssl_args))}: TLS is not served here",
-            try_="end TLS at the load balancer in front",
-        )
 
 
 def _no_application(environ: dict[str, Any], start_response: Any) -> list[bytes]:  # noqa: ARG001

@@ -87,6 +87,11 @@ class Transport:
 
     # -- for the request's greenlet
 
+    @property
+    def read_ahead(self) -> int:
+        """Bytes received and not used yet."""
+        return len(self._buffer)
+
     def receive(self, size: int) -> bytes:
         """Wait for 1 to `size` bytes; the watcher is paused. Raises `ClientGone`."""
         if self._buffer:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import gevent
 import greenlet
 from greenlet import getcurrent
 
@@ -27,7 +26,7 @@ from tafe.body import ClientGone, StreamInput
 from tafe.errors import HTTPError, RequestTimeout, Unavailable
 from tafe.http1 import head as asked_for
 from tafe.http1 import response
-from tafe.http1.refusal import plain_response
+from tafe.http1.refusal import plain_response, text_response
 
 if TYPE_CHECKING:
     from tafe.connection import Connection
@@ -44,6 +43,7 @@ NOT_PLAIN: Final = (
     asked_for.CHUNKED | asked_for.CLOSE | asked_for.EXPECT | asked_for.HTTP_1_0 | asked_for.ABSOLUTE | asked_for.HEAD
 )
 
+_BYTES: Final = (bytes, bytearray)  # the second is not in PEP 3333, but pywsgi takes it
 _heads: Final = response.heads
 _length_ends: Final = response.length_ends
 _log = logging.getLogger("tafe.server")
@@ -61,6 +61,10 @@ class Observer(Protocol):
         ...
 
 
+class _NotStarted(Exception):
+    """The application returned something to send without having called start_response."""
+
+
 class Exchange:
     """One request and its answer. `run` is the request's greenlet."""
 
@@ -73,12 +77,13 @@ class Exchange:
     http_1_0 = False
     no_body = False  # the answer has none: HEAD, 204, 304 ...
     reset = False  # close with a reset: the only way to tell an HTTP/1.0 client that the answer broke off
+    stream: StreamInput | None = None  # the body, if it is read as the application asks; environ's may be replaced
     status = 0  # sent to the client; 0: nothing yet
     _head: response.Head | None = None  # rendered by start_response, not sent yet
     _started = False  # the head was sent
     _chunked = False
     _declared = -1  # Content-Length, or -1
-    _sent = 0  # bytes of body sent
+    body_bytes = 0  # sent by any way but the quick one, which sends all at once
 
     def note(self, asked: int) -> None:
         """The head asked for something of `NOT_PLAIN`."""
@@ -150,35 +155,43 @@ class Exchange:
     def _send_result(self, result: Iterable[bytes]) -> None:
         try:
             if type(result) in (list, tuple) and not self._started and self._declared < 0:
-                if any(type(piece) is not bytes for piece in result):
-                    raise TypeError("the application's answer must hold bytes (PEP 3333)")
+                for piece in result:
+                    if not isinstance(piece, _BYTES):
+                        raise _not_bytes(piece)
                 whole = b"".join(result)
-                self._write(whole, length=len(whole))
+                self._send(whole, length=len(whole))
             else:
                 for piece in result:
-                    if piece or not isinstance(piece, bytes):
-                        self._write(piece)
-            self._finish_body()
+                    if piece or not isinstance(piece, _BYTES):
+                        self._send(piece)
+            self._finish_body(sized=type(result) in (list, tuple))
         finally:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
 
-    def _write(self, data: bytes, *, length: int = -1) -> None:
-        """Send a piece of body, the head before the first; PEP 3333's `write`. `length`: of the whole, if known."""
-        if not isinstance(data, bytes):
-            raise TypeError(f"the application's answer must be bytes, not {type(data).__name__} (PEP 3333)")
+    def _write(self, data: bytes) -> None:
+        """PEP 3333's `write`. Raises AssertionError for a body where there can be none, as pywsgi does."""
+        status = self._head[3] if self._head is not None else self.status
+        if data and (status in (204, 304) or 100 <= status < 200):
+            raise AssertionError(f"The {status} response must have no body")
+        self._send(data)
+
+    def _send(self, data: bytes, *, length: int = -1) -> None:
+        """Send a piece of body, the head before the first. `length`: of the whole, if known."""
+        if not isinstance(data, _BYTES):
+            raise _not_bytes(data)
         if not self._started:
             if self._head is None:
-                raise RuntimeError("the application sent a body before it called start_response (PEP 3333)")
+                raise _NotStarted
             self._start(data, length)
-        elif self.no_body:
-            pass
+        elif self.no_body or not data:
+            pass  # an empty chunk would end the body
         elif self._chunked:
             self.connection.write(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             self.connection.write(self._cut(data))
-        self._sent += len(data)
+        self.body_bytes += len(data)
 
     def _start(self, data: bytes, length: int) -> None:
         """Decide the framing, and send the head with the first piece."""
@@ -186,7 +199,9 @@ class Exchange:
         line, bits, declared, status = self._head
         if bits & response.NO_BODY:
             self.no_body = True
-            declared = declared if status == 304 else -1
+            declared = -1
+            if data:
+                self.connection.server.report(self, AssertionError(f"The {status} response must have no body"))
         elif declared < 0 and (length > 0 or (length == 0 and not self.no_body)):
             declared = length
         self._declared = declared
@@ -209,7 +224,9 @@ class Exchange:
     def _last_lines(self, bits: int, length: int) -> bytes:
         """The server's own lines, the length, and whether the connection is kept."""
         server = self.connection.server
-        if bits & response.WANTS_CLOSE or server.draining or not can_be_kept(self.environ.get("wsgi.input")):
+        stream = self.stream
+        skips = stream is None or stream.can_be_skipped(DISCARD_BYTES, self.connection.read_ahead)
+        if bits & response.WANTS_CLOSE or server.draining or not skips:
             self.keep = False
         own = server.own_lines
         if bits & (response.HAS_DATE | response.HAS_SERVER):
@@ -222,7 +239,7 @@ class Exchange:
 
     def _cut(self, data: bytes) -> bytes:
         """What of `data` the declared length leaves room for."""
-        room = self._declared - self._sent
+        room = self._declared - self.body_bytes
         if self._declared < 0 or len(data) <= room:
             return data
         self.keep = False
@@ -230,16 +247,16 @@ class Exchange:
             _log.error("%s: the body is longer than its Content-Length of %d; cut", self, self._declared)
         return data[: max(room, 0)]
 
-    def _finish_body(self) -> None:
+    def _finish_body(self, *, sized: bool) -> None:
         if not self._started:
-            self._write(b"", length=0)
+            self._send(b"", length=0 if sized or self.http_1_0 else -1)
         if self.no_body:
             return
         if self._chunked:
             self.connection.write(b"0\r\n\r\n")
-        elif self._sent < self._declared:
+        elif self.body_bytes < self._declared:
             self.keep = False
-            _log.error("%s: the body ended after %d of %d bytes", self, self._sent, self._declared)
+            _log.error("%s: the body ended after %d of %d bytes", self, self.body_bytes, self._declared)
 
     def _fail(self, error: BaseException) -> None:
         """Answer for what the application raised, or break the answer off."""
@@ -255,19 +272,19 @@ class Exchange:
             _log.warning("%s: timed out", self)
         elif isinstance(error, greenlet.GreenletExit):
             status, message = 503, "the server is stopping"
+        elif isinstance(error, _NotStarted):
+            status, message = 500, "internal error"
+            _log.error("%s: the application did not call start_response (PEP 3333)", self)  # a traceback shows nothing
         else:
             status, message = 500, "internal error"
-            _log.error("%s: %s", self, type(error).__name__, exc_info=error)
-        if isinstance(error, KeyboardInterrupt):
-            gevent.get_hub().handle_system_error(type(error), error)
+            self.connection.server.report(self, error)
         if self._started:
             self.reset = not self._chunked and self._declared < 0 and not self.no_body
             return
         try:
             request_id = self.environ.get("tafe.request_id", "")
-            self.connection.write(
-                plain_response(status, _harmless(message), head_only=self.no_body, request_id=request_id)
-            )
+            make = text_response if self.http_1_0 else plain_response
+            self.connection.write(make(status, _harmless(message), head_only=self.no_body, request_id=request_id))
             self.status = status
         except (ClientGone, RequestTimeout, greenlet.GreenletExit):
             pass  # nobody is left to tell
@@ -279,11 +296,8 @@ class Exchange:
         return f"{environ['REQUEST_METHOD']} {path!r:.200} [{environ.get('tafe.request_id', '')}]"
 
 
-def can_be_kept(body: object) -> bool:
-    """May the connection carry another request after one with this `wsgi.input`? The rest of it must be little."""
-    if type(body) is not StreamInput:
-        return True
-    return not body.broken and not body.unasked and body.left <= DISCARD_BYTES
+def _not_bytes(piece: object) -> TypeError:
+    return TypeError(f"the application's answer must be bytes, not {type(piece).__name__} (PEP 3333)")
 
 
 def _harmless(message: str) -> str:

@@ -35,12 +35,13 @@ class _State(enum.Enum):
 
 
 class ChunkedDecoder:
-    """Decodes one body. After a `Refusal` it is of no further use."""
+    """Decodes one body. What was sound before a fault is handed out first, so that the cut makes no difference."""
 
-    __slots__ = ("_buffer", "_extension_bytes", "_left", "_state", "_trailer_bytes", "rest")
+    __slots__ = ("_buffer", "_extension_bytes", "_fault", "_left", "_state", "_trailer_bytes", "rest")
 
     def __init__(self) -> None:
         self._state = _State.SIZE
+        self._fault: Refusal | None = None  # raised by the next `feed`
         self._buffer = b""  # bytes of an incomplete line
         self._left = 0  # bytes of the current chunk still to come
         self._extension_bytes = 0
@@ -53,8 +54,27 @@ class ChunkedDecoder:
         return self._state is _State.DONE
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the pieces of body that `data` completes, in order. Raises `Refusal` (400)."""
+        """Return the pieces of body that `data` completes, in order.
+
+        Raises `Refusal` (400) for a fault that no piece came before; else the next call does, even with no bytes.
+        """
         pieces: list[bytes] = []
+        try:
+            if self._fault is not None:
+                raise self._fault
+            self._decode(data, pieces)
+        except Refusal as fault:
+            if not pieces:
+                raise
+            self._fault = fault
+        return pieces
+
+    @property
+    def faulty(self) -> bool:
+        """The next `feed` will raise."""
+        return self._fault is not None
+
+    def _decode(self, data: bytes, pieces: list[bytes]) -> None:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
@@ -72,14 +92,13 @@ class ChunkedDecoder:
             newline = data.find(b"\n", at, at + self._line_bound())
             if newline < 0:
                 self._keep_incomplete(data[at:])
-                return pieces
+                return
             if newline == at or data[newline - 1] != 0x0D:
                 raise Refusal(400, "a chunk line does not end in CRLF (RFC 9112, 7.1)")
             self._take_line(data[at : newline - 1])
             at = newline + 1
         if self._state is _State.DONE:
             self.rest = data[at:]
-        return pieces
 
     def _line_bound(self) -> int:
         """Bytes in which the current line must end."""

@@ -61,6 +61,7 @@ _ONCE: Final = {
     "HTTP_TRANSFER_ENCODING": "Transfer-Encoding",
     "CONTENT_TYPE": "Content-Type",
 }
+_COOKIES: Final = ("HTTP_COOKIE", "HTTP_COOKIE2")  # fields whose own separator is the semicolon
 
 
 class HeadParser:
@@ -70,7 +71,7 @@ class HeadParser:
 
     def __init__(self, base: dict[str, Any], limits: Limits) -> None:
         # Placeholders for what `Connection` fills in: a copied dictionary that need not grow is copied twice as fast.
-        self._base = {"REMOTE_ADDR": "", "REMOTE_PORT": "", "tafe.request_id": "", **base}
+        self._base = type(base)({"REMOTE_ADDR": "", "REMOTE_PORT": "", "tafe.request_id": "", **base})
         self._limits = limits
         self._targets: dict[bytes, tuple[dict[str, Any], int]] = {}  # by request line
         self._fields: dict[bytes, _Field] = {b"": _END_OF_HEAD}  # by field line
@@ -104,7 +105,7 @@ class HeadParser:
             if key in environ:
                 if key in _ONCE:
                     raise Refusal(400, f"{_ONCE[key]} is repeated")
-                environ[key] += ("; " if key == "HTTP_COOKIE" else ",") + value  # RFC 9110, 5.3; RFC 6265, 5.4
+                environ[key] += ("; " if key in _COOKIES else ",") + value  # RFC 9110, 5.3; RFC 6265, 5.4
             else:
                 environ[key] = value
         if asked & (HOST | HTTP_1_0 | CHUNKED | ABSOLUTE) != HOST:
@@ -118,7 +119,9 @@ class HeadParser:
         if len(line) > self._limits.request_line_bytes:
             raise Refusal(414, f"the request line is longer than {self._limits.request_line_bytes} bytes")
         parts, asked = _read_request_line(line)
-        target = ({**self._base, **parts}, asked)
+        environ = self._base.copy()  # of the class that the server was told to use
+        environ.update(parts)
+        target = (environ, asked)
         if len(line) <= _MAX_LINE:
             if len(self._targets) >= _MAX_TARGETS:
                 self._targets.clear()

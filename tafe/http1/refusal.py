@@ -24,8 +24,21 @@ def plain_response(status: int, message: str, *, head_only: bool = False, reques
     """
     named = f',"request_id":"{request_id}"' if request_id else ""
     body = f'{{"error":{{"status":{status},"code":"{code_of(status)}","message":"{message}"{named}}}}}'
+    return _whole(status, "application/json", body, head_only=head_only)
+
+
+def text_response(status: int, message: str, *, head_only: bool = False, request_id: str = "") -> bytes:  # noqa: ARG001
+    """The same for who speaks HTTP/1.0, scripts and probes that print what they get: a line of text.
+
+    A fault of the server's own is told by its phrase alone, as pywsgi does.
+    """
+    body = HTTPStatus(status).phrase if status == 500 else message
+    return _whole(status, "text/plain", body, head_only=head_only)
+
+
+def _whole(status: int, content_type: str, body: str, *, head_only: bool) -> bytes:
     return (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nServer: tafe\r\nContent-Type: application/json\r\n"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nServer: tafe\r\nContent-Type: {content_type}\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{'' if head_only else body}"
     ).encode("ascii")
 

@@ -53,10 +53,10 @@ def render(status: str, headers: list[tuple[str, str]]) -> Head:
 
     The whole is remembered if every line of it was known, so that values used once never fill the table.
     """
-    if type(headers) is not list:
-        raise TypeError(f"headers must be a list, not {type(headers).__name__} (PEP 3333)")
     known = _statuses.get(status) if type(status) is str else None
     line, bits = known or _status_line(status)
+    if type(headers) is not list:
+        raise TypeError(f"headers must be a list, not {type(headers).__name__} (PEP 3333)")
     parts = [line]
     length = -1
     all_known = known is not None
@@ -77,6 +77,10 @@ def render(status: str, headers: list[tuple[str, str]]) -> Head:
             if rendered[1] & (_DROPPED | HAS_LENGTH):
                 continue  # the caller writes the length, so that it is there once and true
         parts.append(rendered[0])
+    if length > 0 and bits & NO_BODY:
+        # pywsgi's error, word for word and as bytes, for who catches it. RFC 9110, 8.6: a 204 must not have one.
+        message = f"Invalid Content-Length for {status[:3]} response: '{length}' (must be absent or zero)"
+        raise AssertionError(message.encode("ascii"))
     head = (b"".join(parts), bits, length, int(status[:3]))
     if all_known:
         if len(heads) >= _MAX_REMEMBERED:
@@ -90,6 +94,7 @@ def _status_line(status: object) -> tuple[bytes, int]:
         raise TypeError(f"status must be str, not {type(status).__name__} (PEP 3333)")
     match = _STATUS.fullmatch(status)
     if match is None:
+        _refuse_newline(status, "status")
         raise ValueError(f"status must be like '200 OK', not {status!r:.80}")
     bits = NO_BODY if match[1] in ("204", "304") or status[0] == "1" else 0
     known = (b"HTTP/1.1 " + status.encode("latin-1") + b"\r\n", bits)
@@ -105,9 +110,11 @@ def _header_line(header: Any) -> tuple[bytes, int, int]:
     if not isinstance(name, str) or not isinstance(value, str):
         raise TypeError(f"header name and value must be str: {header!r:.80} (PEP 3333)")
     if not _NAME.fullmatch(name):
+        _refuse_newline(name, "header name")
         raise ValueError(f"bad header name {name!r:.80}")
     value = value.strip(" \t")
     if not _VALUE.fullmatch(value):
+        _refuse_newline(value, "header value")
         raise ValueError(f"header {name}: the value holds a control character or a character outside latin-1")
     line = f"{name}: {value}\r\n".encode("latin-1")
     rendered = (line, *_meaning(name.lower(), value))
@@ -116,6 +123,12 @@ def _header_line(header: Any) -> tuple[bytes, int, int]:
             _lines.clear()
         _lines[header] = rendered
     return rendered
+
+
+def _refuse_newline(text: str, where: str) -> None:
+    """Name the attempt to split an answer, in pywsgi's words."""
+    if "\r" in text or "\n" in text:
+        raise ValueError(f"carriage return or newline in {where}")
 
 
 def _meaning(name: str, value: str) -> tuple[int, int]:

@@ -20,6 +20,8 @@ def decode(*pieces: bytes) -> tuple[bytes, bool, bytes]:
             continue
         body += b"".join(decoder.feed(piece))
         rest += decoder.rest
+        if decoder.faulty:
+            decoder.feed(b"")
     return body, decoder.done, rest
 
 
@@ -76,3 +78,15 @@ def test_garbage_is_refused_or_waited_for_and_the_cut_does_not_matter(garbage: b
 def test_what_is_not_exactly_the_grammar_is_refused(message: bytes) -> None:
     with pytest.raises(Refusal):
         decode(message)
+
+
+def test_what_came_before_a_fault_is_handed_out_however_the_bytes_are_cut() -> None:
+    message = b"3\r\nabc\r\n2\r\nde\r\nfault\r\n"
+    for size in range(1, len(message) + 1):
+        decoder = ChunkedDecoder()
+        body = b""
+        with pytest.raises(Refusal):  # noqa: PT012 - which of the calls raises depends on the cut
+            for at in range(0, len(message), size):
+                body += b"".join(decoder.feed(message[at : at + size]))
+            decoder.feed(b"")
+        assert body == b"abcde", size

@@ -1,0 +1,174 @@
+"""Arguments of pywsgi's constructor: honoured, or refused; never ignored."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from gevent import pywsgi, socket
+from gevent.pool import Pool
+from gevent.ssl import SSLContext
+
+from tafe.errors import UsageError
+from tafe.server import WSGIServer
+from tests.server.conftest import Serve, echo, hello, read_answer, read_to_end
+
+LAST = b"GET /a?b=1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+class Renamed(pywsgi.WSGIHandler):
+    ApplicationError = ValueError
+
+
+class Overridden(pywsgi.WSGIHandler):
+    def handle(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"handler_class": object}, {"handler_class": Overridden}, {"spawn": print}, {"spawn": None}, {"spawn": 0},
+     {"log": object()}, {"error_log": object()}],
+)  # fmt: skip
+def test_what_cannot_be_honoured_is_refused(argument: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(argument))):
+        WSGIServer(("127.0.0.1", 0), hello, **argument)
+
+
+@pytest.mark.parametrize("argument", [{"handler_class": Renamed}, {"spawn": gevent.spawn}, {"spawn": Pool()}])
+def test_what_changes_nothing_is_accepted(serve: Serve, argument: dict[str, Any]) -> None:
+    assert b"200 OK" in serve(hello, **argument).ask(LAST)
+
+
+@pytest.mark.parametrize("spawn", [2, Pool(2)])
+def test_a_pool_bounds_the_requests_that_run_at_once(serve: Serve, spawn: Any) -> None:
+    running = most = 0
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        gevent.sleep(0.005)
+        running -= 1
+        return hello(environ, start_response)
+
+    live = serve(app, spawn=spawn)
+    gevent.joinall([gevent.spawn(live.ask, LAST) for _ in range(6)], raise_error=True)
+    assert most == 2
+
+
+def test_the_log_gets_a_line_a_request_as_pywsgi_writes_it(serve: Serve) -> None:
+    log = io.StringIO()
+    serve(hello, log=log).ask(LAST.replace(b"Connection: close\r\n", b"") + LAST)
+    first, second = log.getvalue().splitlines()
+    pattern = r'127\.0\.0\.1 - - \[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] "GET /a\?b=1 HTTP/1\.1" 200 27 \d+\.\d{6}'
+    assert re.fullmatch(pattern, first)
+    assert re.fullmatch(pattern, second)
+
+
+def test_a_logger_is_written_to_as_well(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "access"):
+        serve(hello, log=logging.getLogger("access")).ask(LAST)
+    assert '"GET /a?b=1 HTTP/1.1" 200 27' in caplog.text
+
+
+def test_a_log_that_fails_is_switched_off_and_requests_go_on(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    closed = io.StringIO()
+    closed.close()
+    live = serve(hello, log=closed)
+    assert b"200 OK" in live.ask(LAST)
+    assert b"200 OK" in live.ask(LAST)
+    assert caplog.text.count("the access log failed") == 1
+
+
+def test_the_error_log_is_wsgi_errors(serve: Serve) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        environ["wsgi.errors"].write("something to say\n")
+        return hello(environ, start_response)
+
+    errors = io.StringIO()
+    serve(app, error_log=errors).ask(LAST)
+    assert errors.getvalue() == "something to say\n"
+
+
+def test_a_subclass_may_bring_its_application_and_its_environ_class() -> None:
+    class Environ(dict[str, Any]):
+        def copy(self) -> Environ:
+            return Environ(self)
+
+    class Server(WSGIServer):
+        environ_class = Environ
+
+        @staticmethod
+        def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            start_response("200 OK", [])
+            return [type(environ).__name__.encode()]
+
+    server = Server(("127.0.0.1", 0))
+    server.start()
+    with socket.create_connection(server.address) as client:
+        client.sendall(LAST)
+        assert read_to_end(client).endswith(b"\r\n\r\nEnviron")
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1",
+         "-keyout", str(path), "-out", str(path.with_suffix(".crt"))],
+        capture_output=True,
+        check=True,
+    )  # fmt: skip
+    assert made.returncode == 0
+    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
+    return path
+
+
+def tls_client(address: Any) -> Any:
+    context = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(socket.create_connection(address, timeout=5))
+
+
+def test_tls_arguments_serve_tls(serve: Serve, certificate: Path) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append((environ["wsgi.url_scheme"], environ["REMOTE_ADDR"]))
+        return echo(environ, start_response)
+
+    context = SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    live = serve(app, ssl_context=context)
+    body = bytes(range(256)) * 4000
+    with tls_client(live.server.address) as client:
+        for _ in range(2):
+            client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body))
+            sender = gevent.spawn(client.sendall, body)
+            assert read_answer(client)[1] == body
+            sender.get()
+        client.sendall(LAST)
+        assert read_to_end(client).startswith(b"HTTP/1.1 200 OK"), "the end is a clean one"
+    assert seen == [("https", "127.0.0.1")] * 3
+
+
+def test_who_speaks_no_tls_is_closed(serve: Serve, certificate: Path) -> None:
+    live = serve(hello, certfile=str(certificate), keyfile=str(certificate))
+    with live.connect() as client:
+        client.sendall(LAST)
+        try:
+            assert b"200" not in client.recv(1000)
+        except ConnectionResetError:
+            pass
+    gevent.sleep(0.01)
+    assert live.server.connections == 0
