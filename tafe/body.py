@@ -14,6 +14,7 @@ from typing import Final
 
 from tafe.http1.chunked import ChunkedDecoder
 from tafe.http1.refusal import Refusal
+from tafe.turns import Turn
 
 RECEIVE_BYTES: Final = 64 * 1024  # a read of a streamed body; a large socket buffer's worth
 
@@ -108,10 +109,16 @@ class ChunkedSource:
 class StreamInput:
     """A body read from the connection as the application asks for it (PEP 3333, "Input and Error Streams")."""
 
-    __slots__ = ("_ahead", "_at", "_before_first", "_source", "broken")
+    __slots__ = ("_ahead", "_at", "_before_first", "_source", "_turn", "broken")
 
-    def __init__(self, source: LengthSource | ChunkedSource, before_first: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        source: LengthSource | ChunkedSource,
+        before_first: Callable[[], None] | None = None,
+        turn: Turn | None = None,
+    ) -> None:
         self._source = source
+        self._turn = turn  # shared after each piece: a quick client must not keep the hub
         self._before_first = before_first  # sends 100 Continue: not before somebody wants the body
         self._ahead = b""  # the last piece, while lines are read from it ...
         self._at = 0  # ... from here on
@@ -205,6 +212,8 @@ class StreamInput:
         if self._before_first is not None:
             before_first, self._before_first = self._before_first, None
             before_first()
+        if self._turn is not None:
+            self._turn.share()
         try:
             return self._source.more(min(wanted, RECEIVE_BYTES))
         except BaseException:

@@ -22,6 +22,7 @@ from tafe.http1.head import CHUNKED, EXPECT, HTTP_1_0, HTTPS, LENGTH, REQUEST_ID
 from tafe.http1.refusal import Refusal, plain_response
 from tafe.states import State
 from tafe.transport import Transport
+from tafe.turns import Turn
 from tafe.wsgi import DISCARD_BYTES, NOT_PLAIN, Exchange
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class Connection(Transport):
                 if length < 0
                 else LengthSource(self.receive, length)
             )
-            exchange.stream = StreamInput(source, self._send_continue if expects else None)
+            exchange.stream = StreamInput(source, self._send_continue if expects else None, Turn(self))
             environ["wsgi.input"] = exchange.stream
             exchange.plain = False
             self._pause()  # the greenlet reads by itself, as fast as the application asks

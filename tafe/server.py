@@ -30,6 +30,7 @@ from tafe.connection import Connection
 from tafe.deadlines import NEVER, Deadlines
 from tafe.dropin import LoggedExchange, check_handler_class, in_flight_bound, text_log
 from tafe.errors import UsageError
+from tafe.files import FileWrapper
 from tafe.greenlets import GreenletPool
 from tafe.http1 import response
 from tafe.http1.head import HeadParser
@@ -256,6 +257,7 @@ class WSGIServer(StreamServer):
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
             "wsgi.input": EMPTY,
+            "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,
         }
         environ.update(extra or {})

@@ -9,6 +9,7 @@ Knows bytes, not HTTP; what to do with them is its subclass's (`connection.py`).
 from __future__ import annotations
 
 import _socket
+import os
 import struct
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -122,6 +123,17 @@ class Transport:
         if sent != len(data):
             self._write_rest(memoryview(data)[sent:])
 
+    def write_file(self, fd: int, offset: int, size: int) -> int:
+        """Have the kernel send up to `size` bytes of a file, waiting for room; 0 at its end. Raises `ClientGone`."""
+        while True:
+            try:
+                return os.sendfile(self._sock.fileno(), fd, offset, size)
+            except BlockingIOError:
+                self._wait(_WRITE, self.server.limits.write_timeout_s)
+            except OSError as error:
+                self.gone = True
+                raise ClientGone(str(error)) from error
+
     def _write_rest(self, view: memoryview) -> None:
         while view:
             self._wait(_WRITE, self.server.limits.write_timeout_s)
@@ -132,6 +144,15 @@ class Transport:
             except OSError as error:
                 self.gone = True
                 raise ClientGone(str(error)) from error
+
+    def pause(self) -> None:
+        """Let everybody else have a turn."""
+        server = self.server
+        again = server.loop.run_callback(greenlet.getcurrent().switch)
+        try:
+            server.hub.switch()
+        finally:
+            again.stop()
 
     def _wait(self, event: int, timeout_s: float) -> None:
         """Let others run until the socket is ready. `expired` ends it after `timeout_s` without."""

@@ -24,9 +24,11 @@ from greenlet import getcurrent
 
 from tafe.body import ClientGone, StreamInput
 from tafe.errors import HTTPError, RequestTimeout, Unavailable
+from tafe.files import SENDFILE_BYTES, FileWrapper
 from tafe.http1 import head as asked_for
 from tafe.http1 import response
 from tafe.http1.refusal import plain_response, text_response
+from tafe.turns import Turn
 
 if TYPE_CHECKING:
     from tafe.connection import Connection
@@ -160,15 +162,33 @@ class Exchange:
                         raise _not_bytes(piece)
                 whole = b"".join(result)
                 self._send(whole, length=len(whole))
-            else:
+            elif type(result) is not FileWrapper or not self._send_file(result):
+                turn = Turn(self.connection)
                 for piece in result:
                     if piece or not isinstance(piece, _BYTES):
                         self._send(piece)
+                        turn.share()
             self._finish_body(sized=type(result) in (list, tuple))
         finally:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
+
+    def _send_file(self, wrapper: FileWrapper) -> bool:
+        """Have the kernel send a file; False, and nothing done, if it cannot."""
+        found = wrapper.plain_file()
+        if found is None or self._head is None:
+            return False
+        fd, offset, size = found
+        self._start(b"", size)
+        left = 0 if self.no_body else size if self._declared < 0 else min(size, self._declared)
+        turn = Turn(self.connection)
+        while left and (sent := self.connection.write_file(fd, offset, min(left, SENDFILE_BYTES))):
+            offset += sent
+            left -= sent
+            self.body_bytes += sent
+            turn.share()
+        return True
 
     def _write(self, data: bytes) -> None:
         """PEP 3333's `write`. Raises AssertionError for a body where there can be none, as pywsgi does."""

@@ -33,7 +33,7 @@ LAYERS = (
     {"wsgi", "transport"},
     {"body"},
     {"http1"},
-    {"load", "resolve", "listeners", "scoreboard", "generations", "greenlets", "deadlines", "states"},
+    {"load", "resolve", "listeners", "scoreboard", "generations", "greenlets", "deadlines", "states", "turns", "files"},
     {"settings"},
     {"values", "limits", "lifecycle"},
     {"errors"},
