@@ -26,7 +26,7 @@ from tafe.scoreboard import Scoreboard, Slot
 from tafe.settings import Settings
 
 _SLOTS = 2 * 512 + 64  # two generations of the most workers there can be, and some that still drain
-_ABORT_S = 2.0  # for a stuck worker to write its stack after SIGABRT, until it is killed
+_ABORT_S = 1.0  # for a stuck worker to write its stack after SIGABRT, until it is killed
 _STACK_BYTES = 64 * 1024  # faulthandler writes at most 100 calls
 _LATE_S = 1.0  # between two looks; the arbiter takes at most half of it when the machine is well
 _BOOT_ERROR = 3  # gunicorn's exit status for a worker that failed before it served
