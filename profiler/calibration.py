@@ -70,8 +70,9 @@ def calibrate(hub: Any, meter: Meter) -> Costs:
         settrace(hook.trace)
         traced_s = _least(switch)
     finally:
-        settrace(earlier)
+        settrace(None)  # the earlier one is not to see our greenlet
         other.throw()
+        settrace(earlier)
     # after_poll looks for a tracer that is not there now; the other two cost as much as it does.
     turn_s = 1.5 * _least(turn)
     started_s = time.perf_counter()

@@ -32,6 +32,8 @@ _OPERATORS = (
     "BINARY_", "UNARY_", "COMPARE_OP", "CONTAINS_OP", "STORE_SUBSCR", "DELETE_", "LIST_EXTEND", "SET_UPDATE",
     "DICT_", "FORMAT_", "BUILD_STRING", "FOR_ITER", "UNPACK_", "CONVERT_VALUE",
 )  # fmt: skip
+# After these the next instruction is reached only by a jump.
+_LEAVES = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"})
 
 Stack = tuple[tuple["CodeType", int], ...]  # (code, line), innermost first
 
@@ -148,12 +150,17 @@ def entered_by_call(code: CodeType, offset: int) -> bool:
     `*`, `**`) stands between the last such point and this one, it may have been the operator: then the line
     is not certain.
     """
-    since_last: list[str] = []
+    operator = False  # since the last such point, on any way that leads here
+    arriving: dict[int, bool] = {}  # by jumps forward; backward ones are such points themselves
     for instruction in dis.get_instructions(code):
         name = instruction.opname
+        operator = operator or arriving.get(instruction.offset, False)
         if instruction.offset == offset:
-            return name in _CALLS and not any(passed.startswith(_OPERATORS) for passed in since_last)
-        if name == "PRECALL":  # 3.11 splits a call in two
-            continue
-        since_last = [] if name in _LOOKS_UP else [*since_last, name]
+            return name in _CALLS and not operator
+        looks_up = name in _LOOKS_UP and name != "PRECALL"  # 3.11 splits a call in two
+        operator = not looks_up and (operator or name.startswith(_OPERATORS))
+        if instruction.opcode in dis.hasjrel or instruction.opcode in dis.hasjabs:
+            arriving[instruction.argval] = arriving.get(instruction.argval, False) or operator
+        if name in _LEAVES:
+            operator = False
     return False

@@ -264,7 +264,9 @@ def build(links: Links, threshold_s: float) -> Hook:
             if record.end_s <= since:
                 break
             harm_s = min(record.end_s, until) - max(record.start_s, since)
-            if harm_s > 0.0:
+            if harm_s > 0.0 and record.span is span:  # a greenlet it spawned, and waited for
+                span.queued_s -= harm_s
+            elif harm_s > 0.0:
                 record.harm_s += harm_s
                 record.victims += 1
                 _charge(span, record, harm_s)

@@ -1,0 +1,101 @@
+"""Verdicts from evidence, each as it was seen on a real machine, in ms."""
+
+from __future__ import annotations
+
+import pytest
+
+from profiler.causes import Kind, Shares, judge, shares
+from profiler.usage import Usage
+
+THRESHOLD_MS = 10
+
+
+def split(
+    length: float,
+    *,
+    cpu: float = 0.0,
+    starved: float = 0.0,
+    blocked: float = 0.0,
+    overload: float = 0.0,
+    gc: float = 0.0,
+) -> Shares:
+    return Shares(*(ms / 1000 for ms in (length, cpu, cpu, starved, blocked, max(overload, starved), gc)))
+
+
+def verdict(share: Shares, *, sees_waits: bool = True, **samples_ms: float) -> str:
+    weights = {kind: samples_ms.get(kind.name.lower(), 0.0) / 1000 for kind in Kind}
+    judged = judge(share, weights, threshold_s=THRESHOLD_MS / 1000, sees_waits=sees_waits)
+    assert judged.innocent == (judged.cause == "starved")
+    return judged.cause
+
+
+@pytest.mark.parametrize(
+    ("share", "samples", "cause"),
+    [
+        (split(30, blocked=30), {"free": 30}, "blocking"),  # unpatched sleep
+        (split(30, cpu=30), {"asked": 28}, "python"),  # a loop
+        (split(30, cpu=30), {"free": 30}, "native"),  # zlib: it let go of the GIL
+        (split(60, cpu=60), {"held": 58}, "native"),  # a regular expression: it did not
+        (split(60, cpu=60), {"inside": 58}, "native"),  # json.loads, collecting as it goes
+        (split(75, cpu=74, gc=70), {"inside": 74}, "gc"),
+        (split(30, cpu=30), {}, "unknown"),
+        (split(30, cpu=30), {"asked": 15, "held": 15}, "unknown"),  # samples that do not agree
+        (split(30, cpu=2), {"held": 28}, "unknown"),  # off the CPU with the GIL, its own or another's
+        (split(30, cpu=1, starved=28), {"free": 30}, "starved"),
+        (split(60, cpu=30, starved=30), {"asked": 55}, "python"),  # starved, but slow without that too
+        (split(65, cpu=1, starved=37), {"asked": 9}, "starved"),  # waited for a thread that had no CPU
+        (split(23, cpu=0, overload=20), {}, "starved"),
+        (split(40, cpu=0, starved=10, blocked=30), {"free": 38}, "blocking"),  # a sleep on a busy machine
+        (split(12, cpu=8, starved=4), {"asked": 12}, "starved"),
+    ],
+)
+def test_evidence_decides_the_cause(share: Shares, samples: dict[str, float], cause: str) -> None:
+    assert verdict(share, **samples) == cause
+
+
+def test_without_the_kernels_figures_what_is_off_the_cpu_stays_unknown() -> None:
+    assert verdict(split(30), free=30, sees_waits=False) == "unknown"
+    assert verdict(split(30, cpu=30), asked=30, sees_waits=False) == "python"
+
+
+def usage(at_ms: float, cpu_ms: float, wait_ms: float) -> Usage:
+    return Usage(at_ms / 1000, cpu_ms / 1000, wait_ms / 1000)
+
+
+def split_of(start_ms: float, before: Usage, first: Usage | None, end: Usage, **more: float) -> Shares:
+    turn = (more.get("turn_at", start_ms) / 1000, more.get("turn_cpu", before.cpu_s * 1000) / 1000)
+    blocked_s, own_wait_s = more.get("blocked", 0.0) / 1000, more.get("own_wait", 0.0) / 1000
+    return shares(
+        start_s=start_ms / 1000,
+        end=end,
+        before=before,
+        first=first,
+        turn=turn,
+        own_wait_s=own_wait_s,
+        blocked_s=blocked_s,
+        gc_s=0.0,
+    )
+
+
+def test_what_was_used_before_the_slice_may_or_may_not_be_the_slices() -> None:
+    share = split_of(1005, usage(1000, 500, 0), None, usage(1035, 533, 0), turn_at=1000)
+    assert share.cpu_least_s == pytest.approx(0.028)
+    assert share.cpu_most_s == pytest.approx(0.030), "not more than it lasted"
+
+
+def test_the_turns_reading_is_closer_than_the_watchdogs() -> None:
+    share = split_of(1005, usage(900, 400, 0), None, usage(1035, 530, 0), turn_at=1004, turn_cpu=502)
+    assert share.cpu_least_s == pytest.approx(0.027)
+    assert share.cpu_most_s == pytest.approx(0.028)
+
+
+def test_a_reading_inside_the_slice_bounds_what_came_before_it() -> None:
+    share = split_of(1000, usage(990, 400, 0), usage(1004, 410, 3), usage(1030, 412, 23), turn_at=990, turn_cpu=400)
+    assert share.cpu_most_s == pytest.approx(0.006)
+    assert share.cpu_least_s == pytest.approx(0.002)
+    assert share.starved_s == pytest.approx(0.023)
+
+
+def test_time_seen_blocked_was_not_spent_in_the_run_queue_whatever_the_kernel_says() -> None:
+    share = split_of(1000, usage(1000, 0, 0), usage(1004, 0, 0), usage(1030, 0, 30), blocked=28)
+    assert share.starved_s == pytest.approx(0.002)

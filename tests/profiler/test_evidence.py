@@ -1,0 +1,138 @@
+"""Which line samples name, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from types import CodeType
+
+import pytest
+
+from profiler.evidence import MAX_SAMPLES, Evidence, Judge, Sample
+from profiler.frames import Application, Stack
+from profiler.model import Slice
+from profiler.sites import Finding
+from profiler.usage import Usage
+
+INTERVAL_MS = 5  # sys.getswitchinterval()
+
+
+def handler(rows: list[int]) -> None:
+    for row in rows:  # + 1
+        helper(row)  # + 2
+    rows.sort()  # + 3
+
+
+def helper(row: int) -> None:
+    json.dumps(row)  # + 1
+
+
+def searches(rows: list[int]) -> None:
+    if 7 in rows:  # + 1
+        print()  # + 2
+    rows.sort()  # + 3
+
+
+def at(function: Callable[..., object], line: int, *outer: tuple[Callable[..., object], int]) -> Stack:
+    return tuple((one.__code__, one.__code__.co_firstlineno + plus) for one, plus in ((function, line), *outer))
+
+
+def sample(age_ms: float, stack: Stack, *, late_ms: float = 0.1, offset: int = -1, own_wait_ms: float = 0.0) -> Sample:
+    return Sample(age_ms / 1000, late_ms / 1000, own_wait_ms / 1000, stack, offset, blocked=False, collecting=False)
+
+
+def find(samples: list[Sample], *, length_ms: float = 30, cpu_ms: float = 30, yielded: Stack = ()) -> Finding:
+    start = Usage(100.0, 0.0, 0.0)
+    end = Usage(100.0 + length_ms / 1000, cpu_ms / 1000, 0.0)
+    record = Slice(100.0, end.at_s, None, 0.0, end, (100.0, 0.0), yielded)
+    evidence = Evidence(100.0, start, 0.0)
+    for one in samples:
+        evidence.add(one)
+    return Judge(Application(), 0.01, sees_waits=True).find(record, evidence, 0.0)
+
+
+def test_the_line_of_the_application_is_named_not_that_of_the_library_it_called() -> None:
+    found = find([sample(5, at(json.dumps, 50, (helper, 1), (handler, 2))), sample(25, at(helper, 1, (handler, 2)))])
+    assert (found.place.function, found.place.line) == ("helper", helper.__code__.co_firstlineno + 1)
+    assert found.place.file == __file__
+    assert found.exact
+
+
+def test_the_function_with_most_time_is_named_at_its_line_with_most_time() -> None:
+    found = find(
+        [
+            sample(4, at(helper, 1, (handler, 2)), late_ms=INTERVAL_MS),
+            sample(12, at(handler, 1), late_ms=INTERVAL_MS),
+            sample(22, at(handler, 2), late_ms=INTERVAL_MS),
+            sample(29, at(handler, 1), late_ms=INTERVAL_MS),
+        ]
+    )
+    first = handler.__code__.co_firstlineno
+    assert (found.place.function, found.place.line) == ("handler", first + 1)
+    assert found.lines == {first + 1: pytest.approx(0.015), first + 2: pytest.approx(0.010)}
+    assert found.by_function
+    assert found.verdict.cause == "python"
+
+
+def test_a_line_is_not_exact_when_most_of_the_slice_came_after_the_last_sample() -> None:
+    assert not find([sample(10, at(handler, 3))], length_ms=30).exact
+    assert find([sample(20, at(handler, 3))], length_ms=30).exact
+
+
+def offset_of(code: CodeType, line: int, opname: str) -> int:
+    import dis
+
+    return next(
+        one.offset for one in dis.get_instructions(code) if one.opname == opname and one.positions.lineno == line
+    )
+
+
+def test_c_code_that_held_the_gil_is_exact_if_only_the_call_seen_can_have_done_it() -> None:
+    code = helper.__code__
+    offset = offset_of(code, code.co_firstlineno + 1, "CALL")
+    found = find([sample(28, at(helper, 1), late_ms=25, offset=offset)])
+    assert found.exact
+    assert found.verdict.cause == "native"
+
+
+def test_c_code_that_held_the_gil_is_not_exact_if_an_operator_before_the_call_may_have_done_it() -> None:
+    code = searches.__code__
+    offset = offset_of(code, code.co_firstlineno + 3, "CALL")
+    assert not find([sample(28, at(searches, 3), late_ms=25, offset=offset)]).exact
+
+
+def test_a_library_is_not_named_for_what_may_have_happened_before_it_was_called() -> None:
+    in_library = at(json.dumps, 50)
+    found = find([sample(28, in_library, late_ms=3)])
+    assert (found.place.file, found.place.line, found.exact) == ("", 0, False)
+
+
+def test_a_watchdog_without_a_cpu_asked_too_late_to_be_certain() -> None:
+    code = helper.__code__
+    offset = offset_of(code, code.co_firstlineno + 1, "CALL")
+    assert not find([sample(28, at(helper, 1), late_ms=25, offset=offset, own_wait_ms=4)]).exact
+
+
+def test_an_unseen_slice_that_used_the_cpu_is_named_by_where_it_yielded() -> None:
+    found = find([], yielded=at(json.dumps, 50, (handler, 2)))
+    assert (found.place.function, found.exact) == ("handler", False)
+
+
+def test_an_unseen_slice_that_did_not_use_the_cpu_accuses_nobody() -> None:
+    found = find([], cpu_ms=1, yielded=at(json.dumps, 50, (handler, 2)))
+    assert found.place.file == ""
+
+
+def test_a_library_without_an_application_above_it_is_named_itself() -> None:
+    found = find([sample(5, at(re.compile, 1)), sample(25, at(re.compile, 1))])
+    assert found.place.function == "compile"
+
+
+def test_a_long_slice_keeps_a_bounded_number_of_samples_and_all_of_its_time() -> None:
+    found = find([sample(age, at(handler, 1 + age % 2)) for age in range(1, 20 * MAX_SAMPLES)], length_ms=1400)
+    evidence = Evidence(0.0, Usage(0.0, 0.0, 0.0), 0.0)
+    for age in range(1, 20 * MAX_SAMPLES):
+        evidence.add(sample(age, at(handler, 1)))
+    assert len(evidence.samples) < MAX_SAMPLES
+    assert sum(found.lines.values()) == pytest.approx(evidence.samples[-1].age_s, abs=0.1)

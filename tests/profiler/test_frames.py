@@ -1,0 +1,85 @@
+"""Whose code a file is, and what a function is called."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent.hub
+import pytest
+
+from profiler import hook
+from profiler.frames import MAX_DEPTH, Application, Stack, capture, describe
+
+
+def here() -> Stack:
+    return capture(sys._getframe(1))
+
+
+@pytest.mark.parametrize(
+    "file", [json.__file__, gevent.hub.__file__, hook.__file__, "<string>", "<frozen importlib._bootstrap>"]
+)
+def test_libraries_generated_code_and_the_profiler_are_not_the_application(file: str) -> None:
+    assert not Application().owns(file)
+
+
+def test_everything_else_is() -> None:
+    assert Application().owns(__file__)
+
+
+def test_a_server_can_have_its_own_directory_left_out(tmp_path: Path) -> None:
+    server = tmp_path / "server"
+    application = Application([str(server)])
+    assert not application.owns(str(server / "wsgi.py"))
+    assert application.owns(str(tmp_path / "server_of_mine.py"))
+
+
+def test_a_virtual_environment_inside_the_project_is_not_the_project(tmp_path: Path) -> None:
+    assert not Application().owns(str(tmp_path / ".venv" / "lib" / "python3.11" / "site-packages" / "flask" / "app.py"))
+
+
+def test_a_comprehension_is_the_function_around_it() -> None:
+    (stack,) = [here() for _ in range(1)]
+    place = Application().innermost(stack)
+    assert place is not None
+    assert place.function == "test_a_comprehension_is_the_function_around_it"
+    assert place.line == place.first_line + 1
+
+
+def test_a_generator_is_itself() -> None:
+    def rows() -> Iterator[Stack]:
+        yield here()
+
+    place = Application().innermost(next(rows()))
+    assert place is not None
+    assert place.function == "rows"
+
+
+def test_a_function_just_entered_is_at_its_first_statement() -> None:
+    stacks = []
+
+    def tracer(frame: object, event: str, _arg: object) -> None:
+        stacks.append(capture(frame))  # type: ignore[arg-type]
+
+    def entered() -> None:
+        stacks.clear()
+
+    sys.setprofile(tracer)
+    entered()
+    sys.setprofile(None)
+    line = {code.co_name: line for code, line in stacks[0]}["entered"]
+    assert line in (entered.__code__.co_firstlineno, entered.__code__.co_firstlineno + 1)
+
+
+def test_a_deep_recursion_is_cut() -> None:
+    def recurse(depth: int) -> Stack:
+        return recurse(depth - 1) if depth else here()
+
+    assert len(recurse(MAX_DEPTH * 2)) == MAX_DEPTH
+
+
+def test_a_stack_reads_like_a_traceback() -> None:
+    last = describe(here())[-1]
+    assert last == f"{__file__}:{sys._getframe().f_lineno - 1} test_a_stack_reads_like_a_traceback"

@@ -1,0 +1,70 @@
+"""Histograms: how exact they are, and that adding them up loses nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiler.model import Histogram, bucket, count_raw, middle
+
+# A nanosecond to four months, in seconds.
+SECONDS = st.floats(min_value=1e-9, max_value=1e7)
+HISTOGRAMS = st.lists(SECONDS, max_size=20).map(lambda values: histogram_of(values))
+
+
+def histogram_of(values: list[float]) -> Histogram:
+    histogram = Histogram()
+    for value in values:
+        histogram.add(value)
+    return histogram
+
+
+@given(SECONDS)
+def test_the_middle_of_a_bucket_is_within_two_percent_of_what_is_in_it(value: float) -> None:
+    assert middle(bucket(value)) == pytest.approx(value, rel=0.02)
+
+
+@given(st.lists(SECONDS, min_size=1), st.sampled_from([0.0, 0.5, 0.99, 1.0]))
+def test_a_quantile_is_within_two_percent_of_the_value_of_that_rank(values: list[float], share: float) -> None:
+    rank = max(0, -int(-share * len(values) // 1) - 1)
+    assert histogram_of(values).quantile(share) == pytest.approx(sorted(values)[rank], rel=0.02)
+
+
+@given(st.lists(SECONDS | st.sampled_from([0.0, -1e-17, 1e-12])))
+def test_values_counted_in_bulk_are_in_the_buckets_they_would_be_in_one_by_one(values: list[float]) -> None:
+    raw: Counter[int] = Counter()
+    count_raw(raw, values)
+    assert Histogram.of_raw(raw).count == len(values)
+    # The bulk way rounds to 32 bits before it drops any: a value at a border may be in the next bucket.
+    one_by_one = sorted(bucket(value) for value in values)
+    in_bulk = sorted(Counter(Histogram.of_raw(raw).counts).elements())
+    assert all(abs(a - b) <= 1 for a, b in zip(one_by_one, in_bulk, strict=True))
+
+
+@given(HISTOGRAMS, HISTOGRAMS, HISTOGRAMS)
+def test_merging_is_the_same_in_any_order(first: Histogram, second: Histogram, third: Histogram) -> None:
+    one, other = Histogram(), Histogram()
+    one.merge([first, second, third])
+    other.merge([third, first])
+    other.merge([second])
+    assert one.counts == other.counts
+    assert one.count == first.count + second.count + third.count
+
+
+@given(HISTOGRAMS)
+def test_a_stored_histogram_is_read_back_as_it_was(histogram: Histogram) -> None:
+    assert Histogram.of_pairs(histogram.pairs()).counts == histogram.counts
+
+
+@pytest.mark.parametrize("pairs", [[1], [1, 2, 3], [1, -2], [1, "2"], [1, None], [1.5, 2]])
+def test_what_is_no_histogram_is_refused(pairs: list[int]) -> None:
+    with pytest.raises(ValueError, match="followed by its count"):
+        Histogram.of_pairs(pairs)
+
+
+def test_nothing_and_less_are_zero() -> None:
+    assert Histogram().quantile(0.5) == 0.0
+    assert histogram_of([0.0, -1.0, 1e-12]).quantile(1.0) == 0.0

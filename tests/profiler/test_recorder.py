@@ -1,0 +1,113 @@
+"""What the hub's side keeps, and that it keeps no more than that."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from profiler.hook import Counts
+from profiler.model import Histogram, Span
+from profiler.recorder import MAX_ROUTES, OTHER_ROUTES, SLOWEST, Delta, Recorder
+
+NOTHING = Counts(0, 0, 0.0, 0, 0, 0, 0)
+
+
+def finished(
+    route: str = "GET /",
+    running_ms: float = 1.0,
+    waiting_ms: float = 0.0,
+    queued_ms: float = 0.0,
+    request_id: str = "r",
+) -> Span:
+    span = Span()
+    span.route, span.request_id = route, request_id
+    span.error, span.blamed = False, None
+    span.started_s = 1.0
+    span.running_s = span.longest_slice_s = running_ms / 1000
+    span.queued_s = queued_ms / 1000
+    span._out_s = 1.5 if waiting_ms else 0.0
+    span.total_s = (running_ms + waiting_ms + queued_ms) / 1000
+    return span
+
+
+def record(*spans: Span, errors: tuple[Span, ...] = ()) -> Delta:
+    recorder = Recorder()
+    recorder.batch += spans
+    recorder.errors += errors
+    recorder.fold()
+    return recorder.take(NOTHING, NOTHING, 1.0, 0.0)
+
+
+def lines(delta: Delta, kind: str) -> list[dict[str, Any]]:
+    return [line for line in delta.lines() if line["type"] == kind]
+
+
+def test_requests_with_and_without_waits_are_one_route() -> None:
+    delta = record(finished(), finished(running_ms=2, waiting_ms=5, queued_ms=1))
+    (route,) = lines(delta, "route")
+    assert (route["route"], route["requests"], route["errors"]) == ("GET /", 2, 0)
+    for name, slowest_ms in (("total", 8), ("running", 2), ("waiting", 5), ("queued", 1), ("longest_slice", 2)):
+        histogram = Histogram.of_pairs(route[name])
+        assert histogram.count == 2
+        assert histogram.quantile(1.0) * 1000 == pytest.approx(slowest_ms, rel=0.02), name
+
+
+def test_a_route_named_late_is_the_one_that_counts() -> None:
+    span = finished("GET /users/17")
+    span.route = "GET /users/{id}"
+    (route,) = lines(record(span), "route")
+    assert route["route"] == "GET /users/{id}"
+
+
+def test_errors_are_counted_with_their_route() -> None:
+    failed = finished("GET /b")
+    delta = record(finished("GET /a"), failed, errors=(failed,))
+    assert {line["route"]: line["errors"] for line in lines(delta, "route")} == {"GET /a": 0, "GET /b": 1}
+
+
+def test_routes_beyond_the_bound_are_kept_together_and_counted() -> None:
+    delta = record(*(finished(f"GET /{number}") for number in range(MAX_ROUTES + 50)))
+    routes = lines(delta, "route")
+    assert len(routes) == MAX_ROUTES + 1
+    assert next(line for line in routes if line["route"] == OTHER_ROUTES)["requests"] == 50
+    assert delta.hub["dropped"] == 50
+
+
+def test_the_slowest_requests_are_kept_whatever_their_order() -> None:
+    recorder = Recorder()
+    for number in (3, 1, 2, *range(4, 30), 0):
+        recorder.batch.append(finished(running_ms=number, request_id=str(number)))
+        recorder.fold()
+    (line,) = lines(recorder.take(NOTHING, NOTHING, 1.0, 0.0), "slowest")
+    assert sorted(int(one["request_id"]) for one in line["requests"]) == list(range(30 - SLOWEST, 30))
+
+
+def test_a_delta_begins_anew() -> None:
+    recorder = Recorder()
+    recorder.batch.append(finished())
+    recorder.fold()
+    recorder.take(NOTHING, NOTHING, 1.0, 0.0)
+    assert lines(recorder.take(NOTHING, NOTHING, 1.0, 0.0), "route") == []
+    assert recorder.requests == 1
+
+
+def test_what_the_hook_counted_is_stored_as_the_difference() -> None:
+    then, now = Counts(10, 1, 0.5, 2, 0, 0, 0), Counts(30, 2, 0.7, 5, 1, 1, 0)
+    hub = Recorder().take(now, then, 1.0, 0.01).hub
+    assert (hub["switches"], hub["slices_over"], hub["dropped"], hub["displaced"]) == (20, 3, 1, 1)
+    assert hub["idle_s"] == pytest.approx(0.2)
+
+
+def test_a_second_with_far_too_many_routes_stays_small() -> None:
+    recorder = Recorder()
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            recorder.batch.append(finished(f"GET /{number}", running_ms=number / 100))
+            if len(recorder.batch) == 100:
+                recorder.fold()
+        assert tracemalloc.get_traced_memory()[0] < 4 << 20
+    finally:
+        tracemalloc.stop()
