@@ -15,9 +15,9 @@ import io
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from tafe.body import ChunkedSource, ClientGone, LengthSource, StreamInput
+from tafe import overdue
+from tafe.body import ChunkedSource, LengthSource, StreamInput
 from tafe.deadlines import NEVER
-from tafe.errors import RequestTimeout
 from tafe.http1.head import CHUNKED, EXPECT, HTTP_1_0, HTTPS, LENGTH, REQUEST_ID
 from tafe.http1.refusal import Refusal, plain_response
 from tafe.states import State
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 HEAD_RECEIVE_BYTES: Final = 16 * 1024  # a head and a small body in one call; Python allocates this much each time
 LINGER_S: Final = 2.0  # how long a refused client may still send: lingering close as in RFC 9112, 9.6
 LINGER_BYTES: Final = 1024 * 1024  # ... and how much
-
 
 _UNUSUAL: Final = NOT_PLAIN | LENGTH | CHUNKED | REQUEST_ID | HTTPS
 _IDLE: Final = State.IDLE  # as module constants they cost a tenth of an enum's attribute
@@ -78,7 +77,7 @@ class Connection(Transport):
         """The beginning of a request that is not just a head."""
         self._state = State.HEAD
         self._buffer = b""
-        self._expire_in(self.server.limits.head_timeout_s)
+        self.expire_in(self.server.limits.head_timeout_s)
         self._more_head(data)
 
     def _on_more(self, data: bytes) -> None:
@@ -146,6 +145,7 @@ class Connection(Transport):
         environ["REMOTE_PORT"] = self.remote_port
         server.request_number = number = server.request_number + 1
         environ["tafe.request_id"] = f"{server.id_prefix}{number}"
+        environ["tafe.client_gone"] = self.client_gone
         exchange = self.exchange = server.exchange_class()
         exchange.connection = self
         exchange.environ = environ
@@ -181,7 +181,7 @@ class Connection(Transport):
             self._missing = length - len(self._buffer)
             server.gathered_bytes += length
             self._buffer = b""
-            self._expire_in(limits.body_timeout_s)
+            self.expire_in(limits.body_timeout_s)
         else:
             source = (
                 ChunkedSource(self.receive, self._unread, limits.body_bytes)
@@ -199,7 +199,7 @@ class Connection(Transport):
         self._body.append(data[:missing])
         self._missing -= min(missing, len(data))
         if self._missing:
-            self._expire_in(self.server.limits.body_timeout_s)
+            self.expire_in(self.server.limits.body_timeout_s)
             return
         exchange = self.exchange
         assert exchange is not None
@@ -223,7 +223,7 @@ class Connection(Transport):
         """Give the request its greenlet, or its place in the queue."""
         server = self.server
         if server.request_timeout_s:
-            self._expire_in(server.request_timeout_s)
+            self.expire_in(server.request_timeout_s)
         else:
             self.expires_s = NEVER
         if server.in_flight < server.max_in_flight:
@@ -246,7 +246,6 @@ class Connection(Transport):
         """The answer was sent or given up; the next request may come. In the request's greenlet."""
         server = self.server
         server.in_flight -= 1
-        server.requests += 1
         self.exchange = None
         # Rare: told to close; read ahead; the watcher is stopped (end of file, a streamed body); others wait.
         if not exchange.keep or self._buffer or self._paused or server.waiting:
@@ -261,6 +260,9 @@ class Connection(Transport):
         server = self.server
         if server.waiting:
             server.start_waiting()
+        if exchange.overdue:
+            server.overdue -= 1
+            return
         if self._state is State.CLOSED:
             return
         stream = exchange.stream
@@ -270,7 +272,7 @@ class Connection(Transport):
             self._close_after(exchange)
             return
         self._state = _IDLE
-        self._expire_in(server.limits.idle_timeout_s)
+        self.expire_in(server.limits.idle_timeout_s)
         if self._buffer:
             server.loop.run_callback(self._next_pipelined)
         elif self.eof:
@@ -310,8 +312,14 @@ class Connection(Transport):
         elif state is State.WAITING:
             self.refuse(Refusal(503, "the server is busy"))
         elif self.exchange is not None and self.exchange.greenlet is not None:
-            error = ClientGone("the client takes or sends nothing") if self.in_wait else RequestTimeout()
-            self.exchange.greenlet.throw(error)
+            overdue.stop(self, self.exchange, self.exchange.greenlet)
+
+    def client_gone(self) -> bool:
+        """`environ["tafe.client_gone"]`: has the client reset the connection, or ended its side of it?
+
+        Few clients end their side and wait on (they still get their answer), so most likely nobody is there any more.
+        """
+        return self.eof or self.gone
 
     # -- the end
 
@@ -327,6 +335,13 @@ class Connection(Transport):
             self.close()
         else:
             self._linger()
+
+    def break_off(self, exchange: Exchange) -> None:
+        """End an answer in the middle, so that the client can tell."""
+        self.exchange = None
+        if exchange.breaks_by_reset():
+            self._reset_when_closed()
+        self.close()
 
     def _close_after(self, exchange: Exchange) -> None:
         """Close without destroying an answer that is still on its way."""
@@ -346,7 +361,7 @@ class Connection(Transport):
         self._state = State.LINGERING
         self._buffer = b""
         self._missing = LINGER_BYTES
-        self._expire_in(LINGER_S)
+        self.expire_in(LINGER_S)
         self._resume()
 
     def close_if_idle(self) -> None:

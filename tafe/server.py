@@ -113,7 +113,7 @@ class WSGIServer(StreamServer):
         self._connections: set[Connection] = set()
         self.waiting: collections.deque[Connection] = collections.deque()  # complete requests, in order of arrival
         self.in_flight = 0  # requests that have a greenlet
-        self.requests = 0  # requests answered or given up
+        self.overdue = 0  # requests that go on although their deadline has passed and their client was answered
         self.gathered_bytes = 0  # promised by bodies being gathered
         self.refused = 0  # requests answered without asking the application
         self.draining = False  # every answer from now on closes its connection
@@ -200,6 +200,11 @@ class WSGIServer(StreamServer):
     def connections(self) -> int:
         """Open connections."""
         return len(self._connections)
+
+    @property
+    def requests(self) -> int:
+        """Requests answered or given up; one whose body is still coming counts already."""
+        return self.request_number - self.in_flight - len(self.waiting)
 
     def forget(self, connection: Connection) -> None:
         """A connection was closed."""

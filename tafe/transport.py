@@ -9,6 +9,7 @@ Knows bytes, not HTTP; what to do with them is its subclass's (`connection.py`).
 from __future__ import annotations
 
 import _socket
+import enum
 import os
 import struct
 from time import monotonic
@@ -27,6 +28,14 @@ _WRITE: Final = 2
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 s
 
 
+class Wait(enum.IntEnum):
+    """Does the request's greenlet wait for its client, and for which deadline?"""
+
+    NOT = 0
+    PROGRESS = 1  # for the client to take or send something
+    WHOLE = 2  # the request's own comes first, or none
+
+
 class Transport:
     """A socket of the server's loop. Subclasses define `_on_readable` and `expired`."""
 
@@ -39,12 +48,12 @@ class Transport:
         "eof",
         "expires_s",
         "gone",
-        "in_wait",
         "queued_s",
         "remote_addr",
         "remote_port",
         "send",
         "server",
+        "waits",
     )
 
     def __init__(self, server: WSGIServer, sock: _socket.socket, address: Any) -> None:
@@ -58,7 +67,7 @@ class Transport:
         self._recv = sock.recv
         self._buffer = b""  # received, and not used yet
         self._paused = False  # the watcher is stopped
-        self.in_wait = False  # a greenlet waits in `receive` or `write`, with a deadline on progress
+        self.waits = Wait.NOT  # a greenlet waits in `receive` or `write`
         self.queued_s = NEVER  # Deadlines' own
         self.expires_s = monotonic() + server.idle_timeout_s
         server.deadlines.queue(self)
@@ -82,7 +91,8 @@ class Transport:
             self._paused = False
             self._watcher.start(self._on_readable)
 
-    def _expire_in(self, timeout_s: float) -> None:
+    def expire_in(self, timeout_s: float) -> None:
+        """Make `timeout_s` from now the current deadline; 0: have none."""
         self.expires_s = monotonic() + timeout_s if timeout_s else NEVER
         self.server.deadlines.queue(self)
 
@@ -156,20 +166,24 @@ class Transport:
 
     def _wait(self, event: int, timeout_s: float) -> None:
         """Let others run until the socket is ready. `expired` ends it after `timeout_s` without."""
+        if self.gone:
+            raise ClientGone("the client was given up")
         server = self.server
         request_expires_s = self.expires_s
         watcher = server.loop.io(self._sock.fileno(), event)
         watcher.start(greenlet.getcurrent().switch)
+        self.waits = Wait.WHOLE
         if timeout_s and monotonic() + timeout_s < request_expires_s:
-            self.in_wait = True
-            self._expire_in(timeout_s)
+            self.waits = Wait.PROGRESS
+            self.expire_in(timeout_s)
         try:
             server.hub.switch()
         finally:
             watcher.stop()
             watcher.close()
-            self.in_wait = False
-            self.expires_s = request_expires_s
+            if self.waits is Wait.PROGRESS:
+                self.expires_s = request_expires_s
+            self.waits = Wait.NOT
 
     # -- the end
 

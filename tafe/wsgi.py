@@ -80,10 +80,13 @@ class Exchange:
     no_body = False  # the answer has none: HEAD, 204, 304 ...
     reset = False  # close with a reset: the only way to tell an HTTP/1.0 client that the answer broke off
     stream: StreamInput | None = None  # the body, if it is read as the application asks; environ's may be replaced
+    told_to_stop = False  # its deadline has passed, and its greenlet was told
+    overdue = False  # ... and went on: the connection has answered in its place
     status = 0  # sent to the client; 0: nothing yet
     _head: response.Head | None = None  # rendered by start_response, not sent yet
     _started = False  # the head was sent
     _chunked = False
+    _endless = False  # server-sent events: no end that a client which sends no more could wait for
     _declared = -1  # Content-Length, or -1
     body_bytes = 0  # sent by any way but the quick one, which sends all at once
 
@@ -201,6 +204,8 @@ class Exchange:
         """Send a piece of body, the head before the first. `length`: of the whole, if known."""
         if not isinstance(data, _BYTES):
             raise _not_bytes(data)
+        if self._endless and self.connection.client_gone():
+            raise ClientGone("the client has left its event stream")
         if not self._started:
             if self._head is None:
                 raise _NotStarted
@@ -225,6 +230,7 @@ class Exchange:
         elif declared < 0 and (length > 0 or (length == 0 and not self.no_body)):
             declared = length
         self._declared = declared
+        self._endless = bool(bits & response.EVENTS)
         body = b""
         if not self.no_body:
             if declared >= 0:
@@ -299,7 +305,7 @@ class Exchange:
             status, message = 500, "internal error"
             self.connection.server.report(self, error)
         if self._started:
-            self.reset = not self._chunked and self._declared < 0 and not self.no_body
+            self.reset = self.breaks_by_reset()
             return
         try:
             request_id = self.environ.get("tafe.request_id", "")
@@ -308,6 +314,10 @@ class Exchange:
             self.status = status
         except (ClientGone, RequestTimeout, greenlet.GreenletExit):
             pass  # nobody is left to tell
+
+    def breaks_by_reset(self) -> bool:
+        """Nothing but a reset can tell the client that the answer broke off: it has neither chunks nor a length."""
+        return not self._chunked and self._declared < 0 and not self.no_body
 
     def __repr__(self) -> str:
         """Method, path and request id; never the query string."""

@@ -71,7 +71,9 @@ class HeadParser:
 
     def __init__(self, base: dict[str, Any], limits: Limits) -> None:
         # Placeholders for what `Connection` fills in: a copied dictionary that need not grow is copied twice as fast.
-        self._base = type(base)({"REMOTE_ADDR": "", "REMOTE_PORT": "", "tafe.request_id": "", **base})
+        self._base = type(base)(
+            {"REMOTE_ADDR": "", "REMOTE_PORT": "", "tafe.request_id": "", "tafe.client_gone": "", **base}
+        )
         self._limits = limits
         self._targets: dict[bytes, tuple[dict[str, Any], int]] = {}  # by request line
         self._fields: dict[bytes, _Field] = {b"": _END_OF_HEAD}  # by field line

@@ -18,6 +18,7 @@ HAS_SERVER: Final = 4
 WANTS_CLOSE: Final = 8
 NO_BODY: Final = 16  # 1xx, 204 and 304 have none (RFC 9110, 6.4.1)
 _DROPPED: Final = 32
+EVENTS: Final = 64  # server-sent events
 
 _MAX_REMEMBERED: Final = 4096  # lines of at most 256 bytes: about 2 MiB a worker
 _MAX_LINE: Final = 256
@@ -140,6 +141,8 @@ def _meaning(name: str, value: str) -> tuple[int, int]:
     if name == "connection":
         close = "close" in [option.strip() for option in value.lower().split(",")]
         return (_DROPPED | WANTS_CLOSE) if close else _DROPPED, -1
+    if name == "content-type":
+        return EVENTS if value.lower().startswith("text/event-stream") else 0, -1
     if name == "date":
         return HAS_DATE, -1
     if name == "server":

@@ -20,7 +20,7 @@ def parse(*lines: str, limits: Limits = LIMITS) -> tuple[dict[str, Any], int]:
     parser = PARSER if limits is LIMITS else HeadParser({}, limits)
     environ, asked, rest = parser.parse("\r\n".join([*lines, "", ""]).encode("latin-1"))
     assert rest == b""
-    for filled_in_later in ("REMOTE_ADDR", "REMOTE_PORT", "tafe.request_id"):
+    for filled_in_later in ("REMOTE_ADDR", "REMOTE_PORT", "tafe.request_id", "tafe.client_gone"):
         assert environ.pop(filled_in_later) == ""
     return environ, asked
 
