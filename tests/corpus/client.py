@@ -255,7 +255,7 @@ def _parse_chunks(data: bytes) -> tuple[bytes, bytes, bool]:
 
 def _chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Each chunk's size and what follows its size line."""
-    while match := re.match(rb"([0-9a-f]+)\r\n", data):
+    while match := re.match(rb"([0-9A-Fa-f]+)\r\n", data):
         size = int(match[1], 16)
         yield size, data[match.end() :]
         data = data[match.end() + size :]

@@ -11,9 +11,11 @@ import argparse
 import collections
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,14 +29,17 @@ from tests.corpus.case import Case, all_cases
 from tests.corpus.verdict import differences, ending_differs, statuses_differ
 from tests.services.ports import free_port
 
+_PYWSGI = """
+import gevent.monkey; gevent.monkey.patch_all()
+from gevent.pywsgi import WSGIServer; from tests.corpus.echo import app
+WSGIServer(('127.0.0.1', {port}), app, log=None).serve_forever()
+"""
 SERVERS: dict[str, list[str]] = {
     "tafe": ["-m", "tafe", "serve", "--workers", "1", "--max-body", "256KiB", "--no-profile", "--run-dir", "{run_dir}",
              "--bind", "127.0.0.1:{port}", "tests.corpus.echo:app"],
     "gunicorn-gevent": ["-m", "gunicorn", "-k", "gevent", "--keep-alive", "75", "--no-control-socket",
                         "--bind", "127.0.0.1:{port}", "tests.corpus.echo:app"],
-    "pywsgi": ["-c", "import gevent.monkey; gevent.monkey.patch_all()\n"
-               "from gevent.pywsgi import WSGIServer; from tests.corpus.echo import app\n"
-               "WSGIServer(('127.0.0.1', {port}), app, log=None).serve_forever()"],
+    "pywsgi": ["-c", _PYWSGI],
 }  # fmt: skip
 # A server that keeps silent would keep us waiting; the slowest right answer takes a few milliseconds.
 TIMEOUT_S = 2.0
@@ -97,7 +102,7 @@ def table(results: list[Result]) -> str:
 def with_server(name: str, use: Callable[[tuple[str, int]], list[Result]]) -> list[Result]:
     """Start the server, wait until it accepts, use it, end it with all its processes."""
     port = free_port()
-    run_dir = f"/tmp/compare-{os.getpid()}"
+    run_dir = tempfile.mkdtemp(prefix="compare-")
     argv = [part.replace("{port}", str(port)).replace("{run_dir}", run_dir) for part in SERVERS[name]]
     process = subprocess.Popen(
         [sys.executable, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -112,6 +117,7 @@ def with_server(name: str, use: Callable[[tuple[str, int]], list[Result]]) -> li
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
