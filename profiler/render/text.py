@@ -78,17 +78,18 @@ def _site(site: dict[str, Any]) -> list[str]:
     if site["source"]:
         lines.append(f"     {site['source']}")
     each = f"{_ms(busy['p50'])} (longest {_ms(busy['max'])}), {_ms(busy['total'])} in all"
-    lines.append(f"   {_many(site['count'], 'time')}, {each}; in {_short(site['routes'])}")
+    lines.append(f"   {_many(site['count'], 'time')}, each {each}; in {_short(site['routes'])}")
     if site["victims"]:
         lines.append(f"   delayed {_many(site['victims'], 'request')} by {_ms(site['harm_ms'])} in all")
     return [*lines, *_wrap(f"-> {site['advice']}", "   ", "      ")]
 
 
 def _routes(report: dict[str, Any]) -> list[str]:
-    lines = [f"{'ROUTES (ms: p50 / p99)':<36}{'requests':>9}{'errors':>7}{'total':>16}{'running':>16}{'queued':>16}"]
+    parts = ("total", "running", "waiting", "queued")
+    lines = [f"{'ROUTES (ms: p50 / p99)':<28}{'requests':>9}{'errors':>7}" + "".join(f"{part:>14}" for part in parts)]
     for route in report["routes"][:TOP_ROUTES]:
-        times = "".join(f"{_pair(route[name]):>16}" for name in ("total_ms", "running_ms", "queued_ms"))
-        lines.append(f"  {_cut(route['route'], 33):<34}{route['requests']:>9,}{route['errors']:>7,}{times}")
+        times = "".join(f"{_pair(route[f'{part}_ms']):>14}" for part in parts)
+        lines.append(f"  {_cut(route['route'], 25):<26}{route['requests']:>9,}{route['errors']:>7,}{times}")
     more = len(report["routes"]) - TOP_ROUTES
     if more > 0:
         lines.append(f"  and {_many(more, 'more route')}")

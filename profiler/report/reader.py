@@ -161,8 +161,8 @@ def _add(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
         case "site":
             _add_site(line, worker, profile)
         case "slowest":
-            profile.slowest += line["requests"]
-            profile.slowest.sort(key=lambda request: -float(request["total_s"]))
+            profile.slowest += [_slow_request(one) for one in line["requests"]]
+            profile.slowest.sort(key=lambda request: -request["total_s"])
             del profile.slowest[SLOWEST:]
         case "dropped":
             worker.dropped += int(line["count"])
@@ -192,6 +192,19 @@ def _add_route(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
     route.errors += errors
     for time_name, histogram in times.items():
         route.times[time_name].merge([histogram])
+
+
+def _slow_request(one: dict[str, Any]) -> dict[str, Any]:
+    numbers = ("started", "total_s", "running_s", "waiting_s", "queued_s")
+    return {
+        "route": str(one["route"]),
+        "request_id": str(one["request_id"]),
+        **{name: float(one[name]) for name in numbers},
+        "blamed": [
+            {"file": str(by["file"]), "line": int(by["line"]), "route": str(by["route"]), "s": float(by["s"])}
+            for by in one["blamed"]
+        ],
+    }
 
 
 def _add_site(line: dict[str, Any], worker: Worker, profile: Profile) -> None:

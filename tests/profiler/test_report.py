@@ -1,0 +1,354 @@
+"""The report: read from files that may be broken, built to its contract, shown on one screen."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiler.errors import ProfilerError
+from profiler.render import text
+from profiler.report import main, run
+from profiler.report.advice import advise
+from profiler.report.build import build
+from profiler.report.reader import MAX_ROUTES, read
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(__file__).parent / "data"
+EXAMPLE = DATA / "two_workers"
+
+# The contract of the JSON, as every format and every program that reads it relies on.
+NUMBER = (int, float)
+QUANTILES = {"p50": NUMBER, "p99": NUMBER, "max": NUMBER}
+CONTRACT = {
+    "schema": str,
+    "window": {"start": str, "end": str, "duration_s": NUMBER},
+    "threshold_ms": NUMBER,
+    "workers": [
+        {
+            "host": str,
+            "pid": int,
+            "requests": int,
+            "switches": int,
+            "slices_over": int,
+            "hub_busy_ratio": NUMBER,
+            "overhead_ratio": NUMBER,
+            "dropped": int,
+            "displaced": int,
+        }
+    ],
+    "hub": {"delay_ms": QUANTILES},
+    "sites": [
+        {
+            "rank": int,
+            "file": str,
+            "line": int,
+            "function": str,
+            "exact": bool,
+            "cause": str,
+            "innocent": bool,
+            "routes": [str],
+            "count": int,
+            "busy_ms": {"total": NUMBER, **QUANTILES},
+            "harm_ms": NUMBER,
+            "victims": int,
+            "source": str,
+            "stack": [str],
+            "advice": str,
+        }
+    ],
+    "routes": [
+        {
+            "route": str,
+            "requests": int,
+            "errors": int,
+            "total_ms": QUANTILES,
+            "running_ms": QUANTILES,
+            "waiting_ms": QUANTILES,
+            "queued_ms": QUANTILES,
+            "longest_slice_ms": QUANTILES,
+        }
+    ],
+    "slowest": [
+        {
+            "route": str,
+            "request_id": str,
+            "started": str,
+            "total_ms": NUMBER,
+            "running_ms": NUMBER,
+            "waiting_ms": NUMBER,
+            "queued_ms": NUMBER,
+            "blamed": [{"file": str, "line": int, "route": str, "ms": NUMBER}],
+        }
+    ],
+}
+
+
+def check(value: Any, shape: Any, where: str = "report") -> None:
+    """Raise unless `value` has exactly this shape."""
+    if isinstance(shape, dict):
+        assert list(value) == list(shape), where
+        for key, inner in shape.items():
+            check(value[key], inner, f"{where}.{key}")
+    elif isinstance(shape, list):
+        for number, one in enumerate(value):
+            check(one, shape[0], f"{where}[{number}]")
+    else:
+        assert isinstance(value, shape), where
+        assert shape is bool or not isinstance(value, bool), where
+
+
+def report_on(directory: Path) -> dict[str, Any]:
+    return build(read([str(directory)]))
+
+
+def copy_of_example(directory: Path) -> list[Path]:
+    copies = []
+    for path in sorted(EXAMPLE.glob("*.jsonl")):
+        copies.append(directory / path.name)
+        copies[-1].write_bytes(path.read_bytes())
+    return copies
+
+
+def test_the_report_has_exactly_the_keys_and_types_of_its_contract() -> None:
+    report = report_on(EXAMPLE)
+    check(report, CONTRACT)
+    assert report["schema"] == "profiler.report/1"
+    assert all(report[name] for name in ("workers", "sites", "routes", "slowest")), "nothing went unchecked"
+
+
+def test_text_is_as_it_was_agreed() -> None:
+    assert text.render(report_on(EXAMPLE)) == (DATA / "two_workers.txt").read_text()
+
+
+def test_workers_are_added_up() -> None:
+    report = report_on(EXAMPLE)
+    assert [worker["pid"] for worker in report["workers"]] == [4001, 4002]
+    assert [worker["requests"] for worker in report["workers"]] == [906, 100]
+    assert [worker["hub_busy_ratio"] for worker in report["workers"]] == [0.6, 0.1]
+    price, order = report["routes"]
+    assert (price["route"], price["requests"]) == ("GET /price/{id}", 1000)
+    assert (order["route"], order["errors"]) == ("POST /order", 1)
+    assert price["total_ms"]["p50"] == pytest.approx(1.2, rel=0.02)
+    assert price["total_ms"]["p99"] == pytest.approx(33, rel=0.02), "of the merged histogram"
+    assert report["window"]["duration_s"] == 2.1
+    assert report["threshold_ms"] == 10
+
+
+def test_sites_are_ranked_by_harm_then_by_time() -> None:
+    sites = report_on(EXAMPLE)["sites"]
+    assert [site["rank"] for site in sites] == [1, 2, 3]
+    keys = [(site["harm_ms"], site["busy_ms"]["total"]) for site in sites]
+    assert keys == sorted(keys, reverse=True)
+
+
+def test_the_line_with_most_time_is_shown_for_a_function() -> None:
+    site = report_on(EXAMPLE)["sites"][1]
+    assert (site["function"], site["line"], site["source"]) == ("score", 32, "for item in items:")
+    assert not site["exact"], "one of three was"
+
+
+def test_slices_kept_by_line_join_those_of_their_function(tmp_path: Path) -> None:
+    _, second = copy_of_example(tmp_path)
+    lines = [json.loads(line) for line in second.read_text().splitlines()]
+    by_line = next(line for line in lines if line["type"] == "site" and line["key"][1] == "score")
+    by_line = {**by_line, "key": [*by_line["key"][:3], 32, False], "count": 1, "causes": {"unknown": 0.045}}
+    with second.open("a") as file:
+        file.write(json.dumps(by_line) + "\n")
+    (site,) = [site for site in report_on(tmp_path)["sites"] if site["function"] == "score"]
+    assert (site["count"], site["cause"]) == (4, "python")
+
+
+def test_a_line_cut_by_a_kill_is_counted_and_the_rest_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, _ = copy_of_example(tmp_path)
+    whole = report_on(tmp_path)
+    first.write_bytes(first.read_bytes()[:-20])
+    cut = report_on(tmp_path)
+    assert cut["routes"] == whole["routes"]
+    assert cut["workers"][0]["dropped"] == 1
+    assert run([str(tmp_path)]) == 0
+    assert "1 line could not be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\xfe\n",
+        b"[]\n",
+        b"null\n",
+        b'{"t":1}\n',
+        b'{"t":"soon","type":"hub"}\n',
+        b'{"t":1,"type":"route","route":"/","requests":1,"errors":0,"total":[1]}\n',
+        b'{"t":1,"type":"site","key":[1,2]}\n',
+        b'{"t":1,"type":"slowest","requests":[{}]}\n',
+        b'{"t":1,"type":"dropped","count":"many"}\n',
+        b"\x00" * 4096 + b"\n",
+    ],
+)
+def test_an_unreadable_line_costs_only_itself(tmp_path: Path, line: bytes) -> None:
+    first, _ = copy_of_example(tmp_path)
+    whole = report_on(tmp_path)
+    header, *rest = first.read_bytes().splitlines(keepends=True)
+    first.write_bytes(header + line + b"".join(rest))
+    report = report_on(tmp_path)
+    assert report["workers"][0].pop("dropped") == whole["workers"][0].pop("dropped") + 1
+    assert report == whole
+    check(report["slowest"], CONTRACT["slowest"])
+
+
+def test_lines_of_a_newer_writer_are_passed_over(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    whole = report_on(tmp_path)
+    with first.open("a") as file:
+        file.write('{"t":1767225601.0,"type":"convoy","of":"many"}\n')
+    assert report_on(tmp_path) == whole
+
+
+def test_a_stall_that_went_on_counts_once(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    site = next(line for line in map(json.loads, first.read_text().splitlines()) if line["type"] == "site")
+    still_open = json.dumps({**site, "type": "open", "count": 1})
+    text_before = first.read_text()
+    first.write_text(text_before + still_open + "\n" + still_open + "\n")
+    assert report_on(tmp_path)["sites"][0]["count"] == 7, "the worker did not live to see its end"
+    first.write_text(text_before + still_open + "\n" + json.dumps(site) + "\n")
+    assert report_on(tmp_path)["sites"][0]["count"] == 12, "it did: two deltas of 6"
+
+
+def test_a_worker_that_has_only_just_begun_is_shown(tmp_path: Path) -> None:
+    header = next(EXAMPLE.glob("*.jsonl")).read_text().splitlines()[0]
+    (tmp_path / "worker-a-1-1.jsonl").write_text(header + "\n")
+    (tmp_path / "worker-a-2-1.jsonl").write_text("")
+    report = report_on(tmp_path)
+    check(report, CONTRACT)
+    assert len(report["workers"]) == 1
+    assert "none" in text.render(report)
+
+
+def test_far_too_many_routes_are_bounded_and_counted(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    route = next(line for line in map(json.loads, first.read_text().splitlines()) if line["type"] == "route")
+    with first.open("a") as file:
+        for number in range(MAX_ROUTES + 10):
+            file.write(json.dumps({**route, "route": f"GET /{number}", "requests": 1}) + "\n")
+    report = report_on(tmp_path)
+    assert len(report["routes"]) == MAX_ROUTES + 1
+    assert report["workers"][0]["dropped"] > 0
+
+
+def test_a_day_of_a_busy_worker_is_reported_in_seconds(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    lines = first.read_text().splitlines()
+    route = json.dumps(
+        {**json.loads(lines[2]), "total": [number for bucket in range(4000, 4060) for number in (bucket, 9)]}
+    )
+    with first.open("a") as file:
+        for _ in range(20_000):
+            file.write(route + "\n")
+    started = time.process_time()
+    report_on(tmp_path)
+    assert time.process_time() - started < 10
+
+
+def test_text_fits_the_screen_whatever_is_in_it(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    site = next(line for line in map(json.loads, first.read_text().splitlines()) if line["type"] == "site")
+    with first.open("a") as file:
+        for number in range(30):
+            key = [f"/srv/{'long/' * 40}{number}.py", "handler" * 20, 1, 1, False]
+            file.write(json.dumps({**site, "key": key, "lines": [[1, 1.0, "x" * 500 + "\x1b[2J\n"]]}) + "\n")
+    shown = text.render(report_on(tmp_path))
+    lines = shown.splitlines()
+    assert len(lines) <= 60
+    assert all(len(line) <= text.WIDTH and line.isprintable() for line in lines)
+    assert "27 more lines" in shown
+
+
+def test_a_stranger_cannot_write_to_the_terminal_through_a_request_id() -> None:
+    assert "\x1b" not in text.render(report_on(EXAMPLE))
+
+
+@pytest.mark.parametrize(
+    ("cause", "source", "stack", "word"),
+    [
+        ("blocking", "time.sleep(1)", [], "gevent.sleep"),
+        ("blocking", "requests.get(url)", [], "patch before"),
+        ("blocking", "fetch()", ["app.py:1 fetch", "lib/python3.11/socket.py:700 readinto"], "socket"),
+        ("blocking", "subprocess.run(cmd)", [], "gevent.subprocess"),
+        ("blocking", "cursor.execute(sql)", [], "native thread"),
+        ("python", "for row in rows:", [], "gevent.sleep(0)"),
+        ("native", "json.dumps(x)", [], "C code"),
+        ("gc", "", [], "gc.freeze()"),
+        ("starved", "", [], "innocent"),
+        ("unknown", "", [], "stack"),
+    ],
+)
+def test_advice_fits_the_case(cause: str, source: str, stack: list[str], word: str) -> None:
+    assert word in advise(cause, source, stack)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "profiler", *arguments], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+
+
+def test_the_command_prints_and_writes(tmp_path: Path) -> None:
+    printed = command("report", str(EXAMPLE), "--format", "json")
+    assert printed.returncode == 0
+    check(json.loads(printed.stdout), CONTRACT)
+    output = tmp_path / "report.txt"
+    written = command("report", str(EXAMPLE), "-o", str(output))
+    assert (written.returncode, written.stdout) == (0, "")
+    assert output.read_text() == (DATA / "two_workers.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "nowhere"], "there is no directory 'nowhere'; name the one the server was told to profile into"),
+        (
+            ["report", "EMPTY"],
+            "there is no profile in 'EMPTY'; serve some requests with the profiler on, then ask again",
+        ),
+        (["report", "EXAMPLE", "--format", "xml"], "'xml' is not a format; use text or json"),
+        (["report", "EXAMPLE", "-o", "EMPTY/no/such"], "cannot write 'EMPTY/no/such': No such file or directory; "),
+        (["report"], "the following arguments are required: DIR; try: python -m profiler report DIR"),
+        (["repot"], "argument report: invalid choice: 'repot'"),
+        ([], "the following arguments are required: report; try: python -m profiler report DIR"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_remedy_and_status_two(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    names = {"EMPTY": str(tmp_path), "EXAMPLE": str(EXAMPLE)}
+    given = [argument.replace("EMPTY", names["EMPTY"]) if "EMPTY" in argument else argument for argument in arguments]
+    given = [names.get(argument, argument) for argument in given]
+    assert main(given) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("profiler: " + message.replace("EMPTY", str(tmp_path)))
+    assert shown.count("\n") == 1
+
+
+def test_a_profile_of_an_unknown_schema_is_refused(tmp_path: Path) -> None:
+    header = json.dumps(
+        {"t": 1, "type": "worker", "schema": "profiler.data/9", "host": "a", "pid": 1, "threshold_s": 1}
+    )
+    (tmp_path / "worker-a-1-1.jsonl").write_text(header + "\n")
+    with pytest.raises(ProfilerError, match=r"is of schema 'profiler.data/9'"):
+        read([str(tmp_path)])
+
+
+def test_other_files_in_the_directory_are_left_alone(tmp_path: Path) -> None:
+    copy_of_example(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    os.mkdir(tmp_path / "worker-directory")
+    assert len(report_on(tmp_path)["workers"]) == 2

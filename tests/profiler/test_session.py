@@ -1,0 +1,225 @@
+"""A session from its start to its end, and what it leaves on the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import greenlet
+import pytest
+
+import profiler
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVES_FOR_EVER = """
+import sys, gevent, profiler
+session = profiler.install(sys.argv[1])
+def serve():
+    number = 0
+    while True:
+        span = session.begin("GET /", f"request-{number}")
+        gevent.sleep(0.002)
+        session.end(span)
+        number += 1
+        print(number, flush=True)
+gevent.spawn(serve).join()
+"""
+STALLS_FOR_EVER = """
+import sys, time, gevent, profiler
+session = profiler.install(sys.argv[1])
+def stuck():
+    session.begin("GET /stuck", "request")
+    time.sleep(60)  # stalls
+print("ready", flush=True)
+gevent.spawn(stuck).join()
+"""
+
+
+def lines_of(directory: Path) -> list[dict[str, Any]]:
+    (path,) = directory.glob("worker-*.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def serve(session: profiler.Session, count: int = 1) -> None:
+    def request() -> None:
+        for number in range(count):
+            session.end(session.begin("GET /", f"r{number}"))
+
+    gevent.spawn(request).join()
+
+
+def run(program: str, directory: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program, str(directory)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_file_says_who_wrote_it_and_only_its_owner_can_read_it(
+    tmp_path: Path, install: Callable[..., profiler.Session]
+) -> None:
+    session = install(tmp_path / "new" / "profile", slow_slice_ms=20, worker="third")
+    assert session.path is not None
+    path = Path(session.path)
+    host = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
+    assert re.fullmatch(rf"worker-{re.escape(host)}-{os.getpid()}-\d{{13}}\.jsonl", path.name)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    header = json.loads(path.read_text().splitlines()[0])
+    assert (header["type"], header["schema"], header["worker"]) == ("worker", "profiler.data/1", "third")
+    assert (header["pid"], header["threshold_s"]) == (os.getpid(), 0.02)
+
+
+def test_close_writes_what_is_left(tmp_path: Path, install: Callable[..., profiler.Session]) -> None:
+    session = install(tmp_path)
+    serve(session, 3)
+    session.close()
+    session.close()
+    assert [line["requests"] for line in lines_of(tmp_path) if line["type"] == "route"] == [3]
+
+
+def test_requests_are_written_within_about_a_second_while_the_worker_lives(
+    tmp_path: Path, install: Callable[..., profiler.Session]
+) -> None:
+    session = install(tmp_path)
+    serve(session, 3)
+    with gevent.Timeout(5):
+        while not any(line["type"] == "route" for line in lines_of(tmp_path)):
+            gevent.sleep(0.05)
+
+
+def test_many_requests_are_few_lines(tmp_path: Path, install: Callable[..., profiler.Session]) -> None:
+    session = install(tmp_path)
+    serve(session, 5000)
+    session.close()
+    assert session.path is not None
+    assert sum(line.get("requests", 0) for line in lines_of(tmp_path) if line["type"] == "route") == 5000
+    assert Path(session.path).stat().st_size < 20_000
+
+
+def test_an_idle_worker_has_no_timer_running_and_wakes_at_traffic(
+    install: Callable[..., profiler.Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = install()
+    pulses: list[float] = []
+    monkeypatch.setattr(session._recorder, "delayed", lambda _delay_s: pulses.append(time.perf_counter()))
+    gevent.sleep(1.8)  # nothing turns the loop but the pulse itself, for about a second
+    assert pulses[0] < pulses[-1] < time.perf_counter() - 0.4
+    before = len(pulses)
+    gevent.sleep(0.15)
+    assert len(pulses) > before
+
+
+def test_a_killed_worker_loses_at_most_about_a_second(tmp_path: Path) -> None:
+    with run(SERVES_FOR_EVER, tmp_path) as worker:
+        assert worker.stdout is not None
+        started = time.monotonic()
+        served: list[float] = []
+        for _ in worker.stdout:
+            served.append(time.monotonic())
+            if served[-1] - started > 2.5:
+                break
+        worker.send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        worker.communicate()
+    stored = sum(line["requests"] for line in lines_of(tmp_path) if line["type"] == "route")
+    # A second and what a busy machine adds to the hub's timer and the writer's wake-up.
+    assert stored >= sum(moment < killed - 1.5 for moment in served) > 0
+
+
+def test_a_worker_killed_in_a_stall_leaves_word_of_it(tmp_path: Path) -> None:
+    with run(STALLS_FOR_EVER, tmp_path) as worker:
+        deadline = time.monotonic() + 10
+        while not (list(tmp_path.glob("*")) and any(line["type"] == "open" for line in lines_of(tmp_path))):
+            assert time.monotonic() < deadline, "the stall was never written"
+            time.sleep(0.05)
+        worker.send_signal(signal.SIGKILL)
+        worker.communicate()
+    from profiler.report.build import build
+    from profiler.report.reader import read
+
+    (site,) = build(read([str(tmp_path)]))["sites"]
+    assert (site["function"], site["count"], site["cause"]) == ("stuck", 1, "blocking")
+    assert site["routes"] == ["GET /stuck"]
+    assert site["busy_ms"]["total"] > 900
+
+
+def test_a_second_session_in_a_process_is_refused(session: profiler.Session) -> None:
+    with pytest.raises(profiler.ProfilerError, match="installed already"):
+        profiler.install()
+
+
+def test_a_session_can_follow_another(install: Callable[..., profiler.Session]) -> None:
+    for _ in range(3):
+        session = install()
+        serve(session)
+        assert session._recorder.batch
+        session.close()
+
+
+@pytest.mark.parametrize("slow_slice_ms", [0, -1, 0.5, 60_001, float("nan")])
+def test_a_threshold_that_cannot_be_measured_is_refused(slow_slice_ms: float) -> None:
+    with pytest.raises(profiler.ProfilerError, match="from 1 to 60000 ms"):
+        profiler.install(slow_slice_ms=slow_slice_ms)
+
+
+def test_a_directory_that_cannot_be_made_is_a_clear_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(profiler.ProfilerError, match=r"cannot write profiles in .*file.*: .*; name a directory"):
+        profiler.install(tmp_path / "file" / "profile")
+    assert greenlet.gettrace() is None
+    profiler.install().close()
+
+
+def test_the_other_loop_of_gevent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = type("loop", (), {"__module__": "gevent.libuv.loop"})()
+    monkeypatch.setattr("profiler.session.get_hub", lambda: SimpleNamespace(loop=loop))
+    with pytest.raises(profiler.ProfilerError, match=r"gevent.libuv.loop; start with GEVENT_LOOP=libev-cext"):
+        profiler.install()
+
+
+FORKS = """
+import os, sys, gevent, greenlet, profiler
+session = profiler.install(sys.argv[1])
+session.end(session.begin("GET /parent", "r"))
+if not os.fork():
+    assert greenlet.gettrace() is None, "the child is traced"
+    gevent.sleep(0.01)
+    session.close()  # does nothing here
+    own = profiler.install(sys.argv[1])
+    own.end(own.begin("GET /child", "r"))
+    gevent.sleep(0.01)
+    own.close()
+    sys.exit()
+assert os.wait()[1] == 0
+assert greenlet.gettrace() is not None, "the parent is traced no more"
+gevent.sleep(0.01)
+"""
+
+
+def test_a_forked_child_is_not_traced_and_may_have_a_session_of_its_own(tmp_path: Path) -> None:
+    with run(FORKS, tmp_path) as program:
+        _, errors = program.communicate(timeout=20)
+    assert (program.returncode, errors) == (0, "")
+    routes = [
+        json.loads(line)["route"]
+        for path in sorted(tmp_path.glob("*.jsonl"))
+        for line in path.read_text().splitlines()
+        if '"type":"route"' in line
+    ]
+    # The parent's file was written when it ended, without a close().
+    assert sorted(routes) == ["GET /child", "GET /parent"]
