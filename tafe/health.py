@@ -15,6 +15,9 @@ from typing import Any
 WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
+HEALTH_ROUTE = "(health)"  # in the profiler's report: balancers ask every second, under two names or more
+
+
 def with_health(application: WSGIApplication, prefix: str, lacking: Callable[[], list[str]]) -> WSGIApplication:
     """`application` with the two answers under `prefix`; itself if `prefix` is empty. `lacking`: see readiness.py."""
     if not prefix:
@@ -23,6 +26,8 @@ def with_health(application: WSGIApplication, prefix: str, lacking: Callable[[],
     def front(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path.startswith(prefix):
+            if "tafe.span" in environ:
+                environ["tafe.span"].route = HEALTH_ROUTE
             name = path[len(prefix) :]
             if name == "live":
                 return _answer(environ, start_response, "200 OK", {"live": True})

@@ -93,6 +93,7 @@ class TafeWorker(Worker):
             self.wsgi = self.app.wsgi()
         except (Exception, SystemExit) as error:  # noqa: BLE001  sys.exit() in an application is a failure to load
             self._fail(load.failure(error))
+        _enable_loggers()
         gc.collect()
         gc.freeze()  # what was loaded lives for ever: never look at it again
 
@@ -314,6 +315,14 @@ def _accept_all(server: WSGIServer) -> None:
             server.do_handle(*accepted)
     except OSError as error:  # no descriptor left, say; the others are not to suffer
         _log.error("connections in the queue are lost: %s", error)
+
+
+def _enable_loggers() -> None:
+    """Undo what `logging.config` does to loggers that an application's configuration does not name: it silences them,
+    and with them every error that the server has to tell. Handlers and levels that it did set stay."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("tafe", "gunicorn"):
+            logging.getLogger(name).disabled = False
 
 
 class _LoadingBeat:

@@ -67,3 +67,13 @@ def test_before_the_start_hooks_have_run_everything_is_503_in_the_shape_of_our_e
     assert status.startswith("503")
     assert headers["Retry-After"] == "1"
     assert json.loads(body)["error"]["request_id"] == "r-1"
+
+
+def test_health_routes_are_one_route_to_the_profiler() -> None:
+    class Span:
+        route = "GET /-/ready"
+
+    front = with_health(_application, "/-/", list)
+    span = Span()
+    front({"PATH_INFO": "/-/ready", "REQUEST_METHOD": "GET", "tafe.span": span}, lambda *_: None)
+    assert span.route == "(health)"

@@ -39,6 +39,23 @@ def test_the_application_is_imported_after_patching(tafe_serve: Callable[..., Ru
     assert get(tafe_serve(APP).port, "/patched").body == "True"
 
 
+def test_an_application_that_configures_logging_does_not_silence_the_server(
+    tafe_serve: Callable[..., Running], tmp_path: Path
+) -> None:
+    source = """
+import logging.config
+import tafe
+app = tafe.App()
+@app.get("/boom")
+def boom() -> None:
+    raise RuntimeError("the cause")
+logging.config.dictConfig({"version": 1})
+"""
+    running = _ready(_serve_source(tafe_serve, tmp_path, source))
+    assert get(running.port, "/boom").status == 500
+    until(lambda: "RuntimeError: the cause" in running.log(), "logged")
+
+
 def test_all_workers_accept(tafe_serve: Callable[..., Running]) -> None:
     running = _ready(tafe_serve(APP, "--workers", "3"))
     pids = {str(pid) for pid in running.worker_pids()}
