@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import httptools
 
-# Blanks around the marks of a chunk extension: RFC 9112, 7.1.1 with RFC 9110, 5.6.3 has them taken, llhttp refuses them.
+# Blanks around the marks of a chunk extension: RFC 9112, 7.1.1 with RFC 9110, 5.6.3 has them taken; llhttp refuses.
 BLANKS_IN_EXTENSION = re.compile(rb"[ \t][;=]|[;=][ \t]")
 # llhttp has a list of methods and refuses others; to us any token is the application's business.
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "PROPFIND"}
