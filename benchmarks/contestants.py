@@ -21,6 +21,7 @@ class Launch:
     programs: Path  # where the peers' environment keeps its programs
     port: int
     directory: Path  # for whatever the server writes
+    slowed_down: bool  # fifty times, by callgrind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,9 @@ def _tafe(launch: Launch, app: str, *options: str) -> list[str]:
 
 
 def _profiled(launch: Launch, app: str) -> list[str]:
-    return _tafe(launch, app, "--profile-dir", str(launch.directory / "profile"))
+    # Slowed down fifty times nearly everything would be a stall to look into, as nearly nothing is in the open.
+    threshold = ["--slow-slice", "1s"] if launch.slowed_down else []
+    return _tafe(launch, app, "--profile-dir", str(launch.directory / "profile"), *threshold)
 
 
 def _gunicorn(launch: Launch) -> list[str]:

@@ -73,27 +73,41 @@ class Callgrind:
     def __init__(self, directory: Path, *, main_thread_only: bool = False) -> None:
         self._directory = directory
         self._main_thread_only = main_thread_only
+        # Where the two find each other; by default in the system's temporary folder, where a killed server leaves it.
+        self._vgdb_prefix = f"--vgdb-prefix={directory}/vgdb"
         directory.mkdir(parents=True, exist_ok=True)
 
     def wrap(self, argv: Sequence[str]) -> list[str]:
         """`argv` under callgrind, with the processes it forks or starts."""
         options = ["--instr-atstart=no", "--trace-children=yes", "--separate-threads=yes", "--quiet"]
+        options.append(self._vgdb_prefix)
         output = f"--callgrind-out-file={self._directory}/out.%p"
         return ["valgrind", "--tool=callgrind", *options, output, *argv]
 
     def begin(self, pids: Iterable[int]) -> None:
         """Start counting in these processes."""
         for pid in pids:
-            _vgdb(pid, "instrumentation on")
+            self._tell(pid, "instrumentation on")
 
     def take(self, pids: Sequence[int]) -> int:
         """The instructions since `begin` or the last `take`, of all these processes and their threads."""
         for earlier in self._directory.glob("out.*"):
             earlier.unlink()
         for pid in pids:
-            _vgdb(pid, "dump")
+            self._tell(pid, "dump")
         dumps = [parse_callgrind(path.read_text()) for path in self._directory.glob("out.*-*")]
         return sum(count for thread, count in dumps if thread == 1 or not self._main_thread_only)
+
+    def _tell(self, pid: int, command: str) -> None:
+        done = subprocess.run(
+            ["vgdb", self._vgdb_prefix, f"--pid={pid}", *command.split()],
+            capture_output=True,
+            text=True,
+            timeout=_VGDB_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"vgdb {command} for process {pid}: {done.stderr.strip()}")
 
 
 def parse_callgrind(text: str) -> tuple[int, int]:
@@ -103,15 +117,3 @@ def parse_callgrind(text: str) -> tuple[int, int]:
     if thread is None or total is None:
         raise ValueError("a callgrind dump without its thread or its total")
     return int(thread[1]), int(total[1])
-
-
-def _vgdb(pid: int, command: str) -> None:
-    done = subprocess.run(
-        ["vgdb", f"--pid={pid}", *command.split()],
-        capture_output=True,
-        text=True,
-        timeout=_VGDB_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"vgdb {command} for process {pid}: {done.stderr.strip()}")

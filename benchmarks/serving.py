@@ -42,7 +42,7 @@ class Contender:
     ) -> None:
         self.contestant = contestant
         self.port = free_port()
-        argv = contestant.argv(contestants.Launch(programs, self.port, directory))
+        argv = contestant.argv(contestants.Launch(programs, self.port, directory, callgrind is not None))
         if callgrind is not None:
             argv = callgrind.wrap(argv)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TAFE_")}
