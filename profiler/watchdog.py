@@ -126,10 +126,11 @@ class Watchdog:
         del frame  # it would keep its locals alive
         blocked = bool(stack) and self._meter.hub_is_blocked()
         own_wait_s = min(late_s, self._read())
-        if stack and self._peek()[0] == evidence.start_s:
-            sample = Sample(age_s, late_s - own_wait_s, own_wait_s, stack, offset, blocked, collecting)
-            evidence.add(sample)
+        if self._peek()[0] != evidence.start_s:  # a switch overtook us
+            return SHORTEST_TICK_S
         evidence.first = evidence.first or self._usage
+        if stack:
+            evidence.add(Sample(age_s, late_s - own_wait_s, own_wait_s, stack, offset, blocked, collecting))
         if age_s >= self._open_due_s:
             self._open_due_s = age_s + OPEN_S
             so_far = Slice(evidence.start_s, self._usage.at_s, active, 0.0, self._usage, (0.0, 0.0), ())

@@ -52,15 +52,17 @@ def marked_lines() -> dict[str, range]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Of a run that the machine did not disturb, or not so as to matter.
+    """Of a run that the machine did not disturb; of several disturbed ones, of the least disturbed.
 
-    Exact counts need a watchdog that gets a CPU within 20 ms: a run that did not have that may be tried again.
+    Exact counts need a watchdog that gets a CPU within 20 ms, and exact times a hub that gets one at once.
     """
+    runs: list[tuple[float, int, dict[str, Any]]] = []
     for number in range(TRIES):
         report, without_cpu_s = run_workload(tmp_path_factory.mktemp(f"profile{number}"))
-        if without_cpu_s < UNDISTURBED_S or counts(report) == {name: stall[0] for name, stall in STALLS.items()}:
+        runs.append((without_cpu_s, number, report))
+        if without_cpu_s < UNDISTURBED_S:
             break
-    return report
+    return min(runs)[2]
 
 
 def counts(report: dict[str, Any]) -> dict[str, int]:
@@ -86,8 +88,8 @@ def test_every_stall_is_named_and_counted_and_nothing_else(report: dict[str, Any
 
 def test_a_stall_is_as_long_as_it_was(report: dict[str, Any]) -> None:
     site = next(site for site in report["sites"] if site["function"] == "unpatched_sleep")
-    assert site["busy_ms"]["p50"] == pytest.approx(30, abs=2)
-    assert site["busy_ms"]["total"] == pytest.approx(7 * 30, abs=7 * 5)
+    assert site["busy_ms"]["p50"] == pytest.approx(30, abs=3)
+    assert 7 * 30 <= site["busy_ms"]["total"] < 7 * 60
 
 
 def test_every_request_is_in_its_route(report: dict[str, Any]) -> None:
@@ -95,7 +97,7 @@ def test_every_request_is_in_its_route(report: dict[str, Any]) -> None:
     assert {name: route["requests"] for name, route in routes.items()} == {
         f"GET /{name}": count for name, count in REQUESTS.items()
     }
-    assert routes["GET /patched_sleep"]["waiting_ms"]["p50"] == pytest.approx(30, abs=5)
+    assert routes["GET /patched_sleep"]["waiting_ms"]["p50"] == pytest.approx(30, abs=15)
     assert routes["GET /patched_sleep"]["running_ms"]["p50"] < 2
     assert routes["GET /unpatched_sleep"]["longest_slice_ms"]["p50"] == pytest.approx(30, abs=5)
     (worker,) = report["workers"]

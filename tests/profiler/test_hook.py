@@ -15,7 +15,7 @@ from gevent.event import Event
 import profiler
 
 # What a busy machine may add between two lines of a test.
-SLACK_S = 0.05
+SLACK_S = 0.1
 
 
 def run_in_request(session: profiler.Session, work: Callable[[], object], **begin: Any) -> profiler.Span:
@@ -201,8 +201,8 @@ def test_slow_work_of_a_spawned_greenlet_is_the_requests(session: profiler.Sessi
 
 
 def test_a_slice_that_reaches_the_threshold_is_counted_once(install: Callable[..., profiler.Session]) -> None:
-    session = install(slow_slice_ms=5)
-    run_in_request(session, lambda: spin(0.006))
+    session = install(slow_slice_ms=100)
+    run_in_request(session, lambda: spin(0.11))
     run_in_request(session, lambda: spin(0.0005))
     counts = session._hook.counts()
     assert counts.slices_over == 1
