@@ -14,6 +14,7 @@ from typing import Final
 
 from tafe.http1.chunked import ChunkedDecoder
 from tafe.http1.refusal import Refusal
+from tafe.limits import Limits
 from tafe.turns import Turn
 
 RECEIVE_BYTES: Final = 64 * 1024  # a read of a streamed body; a large socket buffer's worth
@@ -67,17 +68,15 @@ class LengthSource:
 
 
 class ChunkedSource:
-    """A chunked body, in pieces. Raises `Refusal` for a malformed one and for more than `max_bytes` (0: any)."""
+    """A chunked body, in pieces. Raises `Refusal` for a malformed one and for one beyond `limits`."""
 
-    __slots__ = ("_decoder", "_max_bytes", "_pieces", "_receive", "_seen", "_unread")
+    __slots__ = ("_decoder", "_pieces", "_receive", "_unread")
 
-    def __init__(self, receive: Callable[[int], bytes], unread: Callable[[bytes], None], max_bytes: int) -> None:
+    def __init__(self, receive: Callable[[int], bytes], unread: Callable[[bytes], None], limits: Limits) -> None:
         self._receive = receive
         self._unread = unread
-        self._max_bytes = max_bytes
-        self._decoder = ChunkedDecoder()
+        self._decoder = ChunkedDecoder(limits)
         self._pieces: list[bytes] = []
-        self._seen = 0
 
     @property
     def left(self) -> int:
@@ -94,15 +93,10 @@ class ChunkedSource:
             if decoder.rest:
                 self._unread(decoder.rest)
                 decoder.rest = b""
-        if self._max_bytes:
-            wanted = min(wanted, self._max_bytes - self._seen)
-            if not wanted:
-                raise Refusal(413, f"the body is larger than {self._max_bytes} bytes")
         piece = self._pieces.pop()
         if len(piece) > wanted:
             self._pieces.append(piece[wanted:])
             piece = piece[:wanted]
-        self._seen += len(piece)
         return piece
 
 

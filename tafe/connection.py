@@ -20,6 +20,7 @@ from tafe.body import ChunkedSource, LengthSource, StreamInput
 from tafe.deadlines import NEVER
 from tafe.http1.head import CHUNKED, EXPECT, HTTP_1_0, HTTPS, LENGTH, REQUEST_ID
 from tafe.http1.refusal import Refusal, plain_response
+from tafe.http1.unfinished import UnfinishedHead
 from tafe.states import State
 from tafe.transport import Transport
 from tafe.turns import Turn
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from tafe.server import WSGIServer
 
-HEAD_RECEIVE_BYTES: Final = 16 * 1024  # a head and a small body in one call; Python allocates this much each time
 LINGER_S: Final = 2.0  # how long a refused client may still send: lingering close as in RFC 9112, 9.6
 LINGER_BYTES: Final = 1024 * 1024  # ... and how much
 
@@ -42,11 +42,12 @@ _RUNNING: Final = State.RUNNING
 class Connection(Transport):
     """A client's connection. Its methods run on the hub, but for `finish`: in the request's greenlet."""
 
-    __slots__ = ("_body", "_missing", "_state", "exchange")
+    __slots__ = ("_body", "_head", "_missing", "_state", "exchange")
 
     def __init__(self, server: WSGIServer, sock: _socket.socket, address: Any) -> None:
         self._state = _IDLE
         self.exchange: Exchange | None = None  # the current request, from its head to the end of its answer
+        self._head: UnfinishedHead | None = None  # of a request that comes in pieces
         self._body: list[bytes] = []  # of a body that is being gathered
         self._missing = 0  # bytes still to come of it; or, lingering, bytes still to be thrown away
         super().__init__(server, sock, address)
@@ -55,7 +56,7 @@ class Connection(Transport):
 
     def _on_readable(self) -> None:
         try:
-            data = self._recv(HEAD_RECEIVE_BYTES)
+            data = self._recv(self.server.receive_bytes)
         except BlockingIOError:
             return
         except OSError:
@@ -74,9 +75,10 @@ class Connection(Transport):
             self._on_more(data)
 
     def _start_head(self, data: bytes) -> None:
-        """The beginning of a request that is not just a head."""
+        """The beginning of a request that is not just a good head."""
         self._state = State.HEAD
         self._buffer = b""
+        self._head = UnfinishedHead(self.server.head_parser)
         self.expire_in(self.server.limits.head_timeout_s)
         self._more_head(data)
 
@@ -98,48 +100,31 @@ class Connection(Transport):
 
     def _on_end(self) -> None:
         """The client sends no more. It may still wait for the answer of what runs."""
-        if self._state in (State.WAITING, State.RUNNING):
+        if self._state in (State.NEXT, State.WAITING, State.RUNNING):
             self._pause()
         else:
             self.close()
 
     def _more_head(self, data: bytes) -> None:
-        seen = len(self._buffer)
-        data = self._buffer + data if seen else data
-        while data[:2] == b"\r\n":  # RFC 9112, 2.2: empty lines before a request line are ignored
-            data = data[2:]
-            seen = 0
-        self._buffer = data
-        end = data.find(b"\r\n\r\n", max(0, seen - 3))
-        if end > 0:
-            self._begin(data)
-            return
+        head = self._head
+        assert head is not None
         try:
-            self._check_incomplete(data)
+            if head.add(data):
+                self._head = None
+                self._begin(head.data, judged=True)
         except Refusal as refusal:
             self.refuse(refusal)
 
-    def _check_incomplete(self, data: bytes) -> None:
-        """Refuse early what can no longer become a good head."""
-        limits = self.server.limits
-        line_end = data.find(b"\r\n")
-        if line_end < 0 and len(data) > limits.request_line_bytes + 1:
-            raise Refusal(414, f"the request line is longer than {limits.request_line_bytes} bytes")
-        if len(data) > limits.head_bytes:
-            raise Refusal(431, f"the head is longer than {limits.head_bytes} bytes")
-        if data.count(b"\n") != data.count(b"\r\n"):
-            raise Refusal(400, "a line ends in a bare LF (RFC 9112, 2.2)")
-
-    def _begin(self, data: bytes) -> None:
-        """A whole head is there: parse it, then run the request or gather its body."""
+    def _begin(self, data: bytes, *, judged: bool = False) -> None:
+        """A whole head is there: parse it, then run the request or gather its body. `judged`: by `UnfinishedHead`."""
         server = self.server
         try:
             environ, asked, self._buffer = server.parse_head(data)
         except Refusal as refusal:
-            if data[:2] == b"\r\n":
-                self._more_head(data[2:])
-            else:
+            if judged:
                 self.refuse(refusal)
+            else:
+                self._start_head(data)  # which finds the first fault, or what else is unusual about it
             return
         environ["REMOTE_ADDR"] = self.remote_addr
         environ["REMOTE_PORT"] = self.remote_port
@@ -184,9 +169,7 @@ class Connection(Transport):
             self.expire_in(limits.body_timeout_s)
         else:
             source = (
-                ChunkedSource(self.receive, self._unread, limits.body_bytes)
-                if length < 0
-                else LengthSource(self.receive, length)
+                ChunkedSource(self.receive, self._unread, limits) if length < 0 else LengthSource(self.receive, length)
             )
             exchange.stream = StreamInput(source, self._send_continue if expects else None, Turn(self))
             environ["wsgi.input"] = exchange.stream
@@ -271,23 +254,22 @@ class Connection(Transport):
         if self.gone or not exchange.keep:
             self._close_after(exchange)
             return
-        self._state = _IDLE
-        self.expire_in(server.limits.idle_timeout_s)
         if self._buffer:
+            self._state = State.NEXT
+            self.expires_s = NEVER
             server.loop.run_callback(self._next_pipelined)
         elif self.eof:
             self.close()
         else:
+            self._state = _IDLE
+            self.expire_in(server.limits.idle_timeout_s)
             self._resume()
 
     def _next_pipelined(self) -> None:
         """A further request was read already; others got their turn first."""
-        if self._state is not _IDLE:
-            return
-        data = self._buffer
-        self._buffer = b""
-        self._start_head(data)
-        self._go_on_reading()
+        if self._state is State.NEXT:
+            self._start_head(self._buffer)
+            self._go_on_reading()
 
     def _go_on_reading(self) -> None:
         """Read on, if what was read so far is not enough and more can come."""
@@ -303,7 +285,9 @@ class Connection(Transport):
     def expired(self) -> None:
         """The current deadline has passed (called by `Deadlines`)."""
         state = self._state
-        if state is State.HEAD:
+        if state is State.HEAD and self._head is not None and not self._head.data:
+            self.close()  # nothing but an empty line after the last request: no request to answer
+        elif state is State.HEAD:
             self.refuse(Refusal(408, "the head took too long"))
         elif state is State.BODY:
             self.refuse(Refusal(408, "the body took too long"))
@@ -326,6 +310,7 @@ class Connection(Transport):
     def refuse(self, refusal: Refusal) -> None:
         """Answer with an error of the server's own, and close."""
         self._leave_gathering()
+        self._head = None
         exchange, self.exchange = self.exchange, None
         head_only = exchange is not None and exchange.no_body
         self.server.refused += 1
@@ -348,8 +333,8 @@ class Connection(Transport):
         stream = exchange.stream
         if exchange.reset and not self.gone:
             self._reset_when_closed()
-        elif not self.gone and (self._buffer or (stream is not None and stream.left)):
-            self._linger()
+        elif not self.gone and (self._buffer or not exchange.last or (stream is not None and stream.left)):
+            self._linger()  # the client may be sending its next request just now
             return
         self.close()
 
@@ -365,8 +350,8 @@ class Connection(Transport):
         self._resume()
 
     def close_if_idle(self) -> None:
-        """Close unless a request was begun."""
-        if self._state is _IDLE and not self._buffer:
+        """Close unless a request was begun, be it that nobody has read of it yet."""
+        if self._state is _IDLE and not self._has_unread():
             self.close()
 
     def close(self) -> None:

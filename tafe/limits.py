@@ -10,11 +10,12 @@ from dataclasses import dataclass, fields
 
 KIB = 1024
 MIB = 1024 * KIB
+UNDERSCORES = ("drop", "refuse", "keep")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds and deadlines of one worker. Raises ValueError for a negative number, naming the field."""
+    """Bounds and deadlines of one worker. Raises ValueError for a value that cannot be, naming the field."""
 
     # -- size of a request
     request_line_bytes: int = 8 * KIB  # RFC 9112, 3 asks for at least 8,000
@@ -24,7 +25,12 @@ class Limits:
     body_bytes: int = 1024 * MIB  # 0: unlimited. Larger uploads belong on object storage
     gathered_body_bytes: int = 64 * KIB  # a declared body up to this is complete before a greenlet is spent on it
     gathered_total_bytes: int = 64 * MIB  # all bodies being gathered: a thousand of the largest
+    chunk_extension_bytes: int = 16 * KIB  # of one body: they are pure overhead to us
+    trailer_bytes: int = 8 * KIB  # after a chunked body, which are dropped; as much as one header field
     pipelined_bytes: int = 64 * KIB  # read ahead of the running request; then the socket is left unread
+
+    # -- header names with an underscore: "drop" the field, as nginx does, "refuse" the request, or "keep" it
+    underscores: str = "drop"
 
     # -- how many at once
     connections: int = 16384  # open connections; about 3 KiB each when idle
@@ -38,6 +44,8 @@ class Limits:
     request_timeout_s: float = 0.0  # a whole request; off, for long polls and event streams are legitimate
 
     def __post_init__(self) -> None:
+        if self.underscores not in UNDERSCORES:
+            raise ValueError(f"underscores: {self.underscores!r} is none of {', '.join(UNDERSCORES)}")
         for field in fields(self):
-            if getattr(self, field.name) < 0:
+            if field.name != "underscores" and getattr(self, field.name) < 0:
                 raise ValueError(f"{field.name}: {getattr(self, field.name)} is negative")

@@ -40,6 +40,7 @@ from tafe.wsgi import Application, Exchange, Observer
 
 # Only a proxy on this machine, as in gunicorn's forwarded_allow_ips; anybody else could claim to come over TLS.
 TRUSTED_PEERS: Final = ("127.0.0.1", "::1", "")
+RECEIVE_BYTES: Final = 16 * 1024  # a head and a small body in one call; Python allocates this much each time
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _NODELAY_FAMILIES: Final = (_socket.AF_INET, _socket.AF_INET6)
 
@@ -63,6 +64,7 @@ class WSGIServer(StreamServer):
     # pywsgi's: a class to make environs of, in place of dict; read when the server starts.
     environ_class: type[dict[str, Any]] = dict
     application: Application
+    _stopped_when_full = False
 
     def __init__(
         self,
@@ -102,11 +104,14 @@ class WSGIServer(StreamServer):
         self.environ = self._base_environ(environ)
         if self.environ["wsgi.multiprocess"]:
             self.max_accept = 1
-        self.parse_head = HeadParser(self.environ_class(self.environ), self.limits).parse
+        self._make_parser()
         self.request_timeout_s = self.limits.request_timeout_s
         self.max_in_flight = self.limits.in_flight if bound is None else min(bound, self.limits.in_flight)
         self.id_prefix = f"{os.urandom(5).hex()}-"  # of the ids of requests that come without one
         self.request_number = 0
+        self.receive_bytes = min(
+            RECEIVE_BYTES, self.limits.head_bytes
+        )  # so that no head that came at once is too large
         self.own_lines = response.own_lines(time.time())
         self._second: Any = None  # the timer that renews `own_lines`
         # -- what the connections share
@@ -131,7 +136,11 @@ class WSGIServer(StreamServer):
         host, port = self.address[:2] if isinstance(self.address, tuple) else ("localhost", "")
         self.environ.setdefault("SERVER_NAME", str(host))
         self.environ.setdefault("SERVER_PORT", str(port))
-        self.parse_head = HeadParser(self.environ_class(self.environ), self.limits).parse
+        self._make_parser()
+
+    def _make_parser(self) -> None:
+        self.head_parser = HeadParser(self.environ_class(self.environ), self.limits)
+        self.parse_head = self.head_parser.parse
 
     def begin_drain(self) -> None:
         """From now every answer says `Connection: close`, and connections without a request are closed."""
@@ -162,8 +171,20 @@ class WSGIServer(StreamServer):
     # -- for gevent's accept loop
 
     def full(self) -> bool:
-        """As many connections as allowed are open."""
-        return len(self._connections) >= self.limits.connections
+        """As many connections as allowed are open; asked by the accept loop, which stops then."""
+        self._stopped_when_full = len(self._connections) >= self.limits.connections
+        return self._stopped_when_full
+
+    def start_accepting(self) -> None:
+        """Accept connections, until there are as many as allowed."""
+        self._stopped_when_full = False
+        super().start_accepting()
+
+    def stop_accepting(self) -> None:
+        """Accept none, until told to."""
+        if self._watcher is None:
+            self._stopped_when_full = False  # nobody but the caller wants it now
+        super().stop_accepting()
 
     def do_read(self) -> tuple[_socket.socket, Any] | None:
         """Accept one connection as a plain non-blocking socket; None if another worker was quicker."""
@@ -208,9 +229,8 @@ class WSGIServer(StreamServer):
 
     def forget(self, connection: Connection) -> None:
         """A connection was closed."""
-        was_full = self.full()
         self._connections.discard(connection)
-        if was_full and self.started:
+        if self._stopped_when_full and self.started:
             self.start_accepting()
 
     def start_waiting(self) -> None:

@@ -10,22 +10,22 @@ class State(enum.IntEnum):
     """What a connection is doing."""
 
     IDLE = 0  # nothing of a next request was read
-    HEAD = 1  # part of a head
-    BODY = 2  # a small declared body is being gathered
-    WAITING = 3  # complete, and the worker runs as many requests as it may
-    RUNNING = 4  # a greenlet has it
-    LINGERING = 5  # answered for good; what still comes is thrown away
-    CLOSED = 6
+    NEXT = 1  # a next request, or part of it, was read ahead and comes in its turn
+    HEAD = 2  # part of a head
+    BODY = 3  # a small declared body is being gathered
+    WAITING = 4  # complete, and the worker runs as many requests as it may
+    RUNNING = 5  # a greenlet has it
+    LINGERING = 6  # answered for good; what still comes is thrown away
+    CLOSED = 7
 
 
 SUCCESSORS: Final[dict[State, frozenset[State]]] = {
     State.IDLE: frozenset({State.HEAD, State.BODY, State.WAITING, State.RUNNING, State.LINGERING, State.CLOSED}),
-    State.HEAD: frozenset(
-        {State.IDLE, State.BODY, State.WAITING, State.RUNNING, State.LINGERING, State.CLOSED}  # IDLE: an empty line
-    ),
+    State.NEXT: frozenset({State.HEAD, State.CLOSED}),
+    State.HEAD: frozenset({State.BODY, State.WAITING, State.RUNNING, State.LINGERING, State.CLOSED}),
     State.BODY: frozenset({State.WAITING, State.RUNNING, State.LINGERING, State.CLOSED}),
     State.WAITING: frozenset({State.RUNNING, State.LINGERING, State.CLOSED}),
-    State.RUNNING: frozenset({State.IDLE, State.LINGERING, State.CLOSED}),
+    State.RUNNING: frozenset({State.IDLE, State.NEXT, State.LINGERING, State.CLOSED}),
     State.LINGERING: frozenset({State.CLOSED}),
     State.CLOSED: frozenset(),
 }

@@ -194,6 +194,13 @@ class Transport:
         self._watcher.close()
         self._sock.close()
 
+    def _has_unread(self) -> bool:
+        """The socket holds bytes; to close it now would reset the connection and lose them."""
+        try:
+            return bool(self._recv(1, _socket.MSG_PEEK))
+        except OSError:
+            return False
+
     def _reset_when_closed(self) -> None:
         """Have `close` send a reset in place of an orderly end."""
         self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -12,10 +12,9 @@ import re
 from typing import Final
 
 from tafe.http1.refusal import Refusal
+from tafe.limits import Limits
 
 MAX_LINE_BYTES: Final = 256  # a chunk's size line with its extensions; nobody sends more than a few bytes
-MAX_EXTENSION_BYTES: Final = 16 * 1024  # all extensions of one body: they are pure overhead to us
-MAX_TRAILER_BYTES: Final = 8 * 1024  # as much as one header field
 
 _SIZE_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -37,9 +36,21 @@ class _State(enum.Enum):
 class ChunkedDecoder:
     """Decodes one body. What was sound before a fault is handed out first, so that the cut makes no difference."""
 
-    __slots__ = ("_buffer", "_extension_bytes", "_fault", "_left", "_state", "_trailer_bytes", "rest")
+    __slots__ = (
+        "_body_bytes",
+        "_buffer",
+        "_extension_bytes",
+        "_fault",
+        "_left",
+        "_limits",
+        "_state",
+        "_trailer_bytes",
+        "rest",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._body_bytes = 0  # announced by the sizes so far
         self._state = _State.SIZE
         self._fault: Refusal | None = None  # raised by the next `feed`
         self._buffer = b""  # bytes of an incomplete line
@@ -56,7 +67,8 @@ class ChunkedDecoder:
     def feed(self, data: bytes) -> list[bytes]:
         """Return the pieces of body that `data` completes, in order.
 
-        Raises `Refusal` (400) for a fault that no piece came before; else the next call does, even with no bytes.
+        Raises `Refusal` (400; 413 at a size that makes the body too large) for a fault that no piece came before; else
+        the next call does, even with no bytes.
         """
         pieces: list[bytes] = []
         try:
@@ -104,7 +116,7 @@ class ChunkedDecoder:
         """Bytes in which the current line must end."""
         if self._state is _State.DATA_END:
             return 2
-        return MAX_TRAILER_BYTES if self._state is _State.TRAILER else MAX_LINE_BYTES
+        return self._limits.trailer_bytes + 2 if self._state is _State.TRAILER else MAX_LINE_BYTES
 
     def _keep_incomplete(self, line: bytes) -> None:
         if len(line) >= self._line_bound():
@@ -117,9 +129,12 @@ class ChunkedDecoder:
             if match is None:
                 raise Refusal(400, "a chunk size line is malformed (RFC 9112, 7.1)")
             self._extension_bytes += len(match[2])
-            if self._extension_bytes > MAX_EXTENSION_BYTES:
+            if self._extension_bytes > self._limits.chunk_extension_bytes:
                 raise Refusal(400, "the chunk extensions are too long")
             self._left = int(match[1], 16)
+            self._body_bytes += self._left
+            if self._limits.body_bytes and self._body_bytes > self._limits.body_bytes:
+                raise Refusal(413, f"the body is larger than {self._limits.body_bytes} bytes")
             self._state = _State.DATA if self._left else _State.TRAILER
         elif self._state is _State.DATA_END:
             if line:
@@ -129,7 +144,7 @@ class ChunkedDecoder:
             self._state = _State.DONE
         else:
             self._trailer_bytes += len(line) + 2
-            if self._trailer_bytes > MAX_TRAILER_BYTES:
+            if self._trailer_bytes > self._limits.trailer_bytes:
                 raise Refusal(400, "the trailers are too long")
             if not _TRAILER.fullmatch(line):
                 raise Refusal(400, "a trailer is malformed (RFC 9112, 7.1.2)")

@@ -55,7 +55,7 @@ _END: Final = 8192  # the empty line that ends a head: in the table, so that ask
 _END_OF_HEAD: Final[_Field] = ("", "", _END)
 
 # Fields that say how the message is framed, where a second one makes the message ambiguous (RFC 9112, 6.3 and 3.2).
-_ONCE: Final = {
+ONCE: Final = {
     "HTTP_HOST": "Host",
     "CONTENT_LENGTH": "Content-Length",
     "HTTP_TRANSFER_ENCODING": "Transfer-Encoding",
@@ -67,14 +67,15 @@ _COOKIES: Final = ("HTTP_COOKIE", "HTTP_COOKIE2")  # fields whose own separator 
 class HeadParser:
     """Parses the heads of one server's requests. `base`: what every environ of that server holds."""
 
-    __slots__ = ("_base", "_fields", "_limits", "_names", "_targets")
+    __slots__ = ("_base", "_fields", "_max_lines", "_names", "_targets", "limits")
 
     def __init__(self, base: dict[str, Any], limits: Limits) -> None:
         # Placeholders for what `Connection` fills in: a copied dictionary that need not grow is copied twice as fast.
         self._base = type(base)(
             {"REMOTE_ADDR": "", "REMOTE_PORT": "", "tafe.request_id": "", "tafe.client_gone": "", **base}
         )
-        self._limits = limits
+        self.limits = limits
+        self._max_lines = limits.header_count + 2  # with the request line and the empty one
         self._targets: dict[bytes, tuple[dict[str, Any], int]] = {}  # by request line
         self._fields: dict[bytes, _Field] = {b"": _END_OF_HEAD}  # by field line
         self._names: dict[bytes, str] = {}  # by field name: those whose lines differ
@@ -105,21 +106,30 @@ class HeadParser:
                     continue
                 asked |= bits
             if key in environ:
-                if key in _ONCE:
-                    raise Refusal(400, f"{_ONCE[key]} is repeated")
+                if key in ONCE:
+                    raise Refusal(400, f"{ONCE[key]} is repeated")
                 environ[key] += ("; " if key in _COOKIES else ",") + value  # RFC 9110, 5.3; RFC 6265, 5.4
             else:
                 environ[key] = value
         if asked & (HOST | HTTP_1_0 | CHUNKED | ABSOLUTE) != HOST:
             _check_whole(environ, asked)
         left = length_hint(rest)  # one, empty, if the data ends with the head
-        if len(lines) - left > self._limits.header_count + 2:
-            raise Refusal(431, f"more than {self._limits.header_count} header fields")
+        if len(lines) - left > self._max_lines:
+            raise Refusal(431, f"more than {self.limits.header_count} header fields")
         return environ, asked, b"" if left == 1 and not lines[-1] else data[data.index(b"\r\n\r\n") + 4 :]
 
+    def check_request_line(self, line: bytes) -> None:
+        """Raise `Refusal` if it is not one."""
+        if line not in self._targets:
+            self._read_request_line(line)
+
+    def check_field(self, line: bytes) -> _Field:
+        """Environ key, value and bits of a field line. Raises `Refusal`."""
+        return self._fields.get(line) or self._read_field(line)
+
     def _read_request_line(self, line: bytes) -> tuple[dict[str, Any], int]:
-        if len(line) > self._limits.request_line_bytes:
-            raise Refusal(414, f"the request line is longer than {self._limits.request_line_bytes} bytes")
+        if len(line) > self.limits.request_line_bytes:
+            raise Refusal(414, f"the request line is longer than {self.limits.request_line_bytes} bytes")
         parts, asked = _read_request_line(line)
         environ = self._base.copy()  # of the class that the server was told to use
         environ.update(parts)
@@ -132,8 +142,8 @@ class HeadParser:
 
     def _read_field(self, line: bytes) -> _Field:
         """Check one field line and translate it; remember it where that is worth it."""
-        if len(line) > self._limits.header_field_bytes:
-            raise Refusal(431, f"a header field is longer than {self._limits.header_field_bytes} bytes")
+        if len(line) > self.limits.header_field_bytes:
+            raise Refusal(431, f"a header field is longer than {self.limits.header_field_bytes} bytes")
         name, colon, raw_value = line.partition(b":")
         key = self._names.get(name)
         if key is None or not colon:
@@ -145,8 +155,10 @@ class HeadParser:
         value = raw_value.strip(b" \t")
         if _BAD_VALUE.search(value):
             raise Refusal(400, "a header value holds a control character (RFC 9110, 5.5)")
-        if b"_" in name:
+        if b"_" in name and self.limits.underscores != "keep":
             # CGI gives `X_Forwarded_For` and `X-Forwarded-For` one name: the first must not speak for the second.
+            if self.limits.underscores == "refuse":
+                raise Refusal(400, "a header name holds an underscore")
             bits = DROPPED
         else:
             check = _SPECIAL.get(key)
@@ -216,9 +228,11 @@ def _read_request_line(line: bytes) -> tuple[dict[str, str], int]:
 def _request_line_refusal(line: bytes) -> Refusal:
     """Say what is wrong with a request line that did not match."""
     words = line.split(b" ")
-    if not _FIELD_NAME.fullmatch(words[0]) or len(words[0]) > 32:
+    if not _FIELD_NAME.fullmatch(words[0]):
         return Refusal(400, "the method is not a token (RFC 9110, 9.1)")
     if len(words) == 3 and re.fullmatch(rb"[!-~]+", words[1]) and re.fullmatch(rb"HTTP/[0-9]+(\.[0-9]+)?", words[2]):
+        if len(words[0]) > 32:
+            return Refusal(501, "no method is that long (RFC 9112, 3)")
         return Refusal(505, "the version must be HTTP/1.1 or HTTP/1.0")
     return Refusal(400, "the request line is not 'METHOD target HTTP/1.1' (RFC 9112, 3)")
 
@@ -261,6 +275,8 @@ def _host(value: bytes) -> int:
 
 def _content_length(value: bytes) -> int:
     if not _DIGITS.fullmatch(value):
+        if value.isdigit() and len(value.lstrip(b"0")) > 18:
+            raise Refusal(413, "the body is larger than any limit")
         raise Refusal(400, "Content-Length is not a plain number (RFC 9110, 8.6)")
     return LENGTH
 

@@ -16,6 +16,7 @@ from typing import Any
 import gevent.pywsgi
 
 from tafe.body import ChunkedSource, ClientGone, LengthSource, StreamInput
+from tafe.limits import Limits
 from tafe.server import WSGIServer
 
 
@@ -29,7 +30,7 @@ def make_input(rfile: io.BytesIO, content_length: int | None = None, *, chunked_
         return data
 
     if chunked_input:
-        return StreamInput(ChunkedSource(receive, lambda _rest: None, 0))
+        return StreamInput(ChunkedSource(receive, lambda _rest: None, Limits()))
     return StreamInput(LengthSource(receive, content_length or 0))
 
 

@@ -6,12 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tafe.http1.chunked import MAX_EXTENSION_BYTES, MAX_LINE_BYTES, MAX_TRAILER_BYTES, ChunkedDecoder
+from tafe.http1.chunked import MAX_LINE_BYTES, ChunkedDecoder
 from tafe.http1.refusal import Refusal
+from tafe.limits import Limits
+
+LIMITS = Limits()
 
 
 def decode(*pieces: bytes) -> tuple[bytes, bool, bytes]:
-    decoder = ChunkedDecoder()
+    decoder = ChunkedDecoder(LIMITS)
     body = b""
     rest = b""
     for piece in pieces:
@@ -71,8 +74,8 @@ def test_garbage_is_refused_or_waited_for_and_the_cut_does_not_matter(garbage: b
         b"0\r\nX: \x00\r\n\r\n",
         b"0\r\nX: 1\nY: 2\r\n\r\n",
         b"3;" + b"a" * MAX_LINE_BYTES + b"\r\nabc\r\n",
-        b"0\r\n" + b"X: " + b"y" * MAX_TRAILER_BYTES,
-        (b"1;" + b"a" * 200 + b"\r\nx\r\n") * (MAX_EXTENSION_BYTES // 200 + 1),
+        b"0\r\n" + b"X: " + b"y" * LIMITS.trailer_bytes,
+        (b"1;" + b"a" * 200 + b"\r\nx\r\n") * (LIMITS.chunk_extension_bytes // 200 + 1),
     ],
 )
 def test_what_is_not_exactly_the_grammar_is_refused(message: bytes) -> None:
@@ -83,7 +86,7 @@ def test_what_is_not_exactly_the_grammar_is_refused(message: bytes) -> None:
 def test_what_came_before_a_fault_is_handed_out_however_the_bytes_are_cut() -> None:
     message = b"3\r\nabc\r\n2\r\nde\r\nfault\r\n"
     for size in range(1, len(message) + 1):
-        decoder = ChunkedDecoder()
+        decoder = ChunkedDecoder(LIMITS)
         body = b""
         with pytest.raises(Refusal):  # noqa: PT012 - which of the calls raises depends on the cut
             for at in range(0, len(message), size):

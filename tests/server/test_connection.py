@@ -280,6 +280,68 @@ def test_draining_closes_idle_connections_and_marks_answers(serve: Serve) -> Non
     busy.close()
 
 
+def test_a_request_that_nobody_has_read_yet_survives_the_drain(serve: Serve) -> None:
+    live = serve(hello)
+    with live.connect() as client:
+        client.sendall(GET)
+        read_answer(client)
+        client.sendall(GET)
+        live.server.begin_drain()  # the loop has not turned since
+        answer = read_to_end(client)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"Connection: close\r\n" in answer
+
+
+def test_closing_for_reasons_of_our_own_does_not_reset_a_request_on_its_way(serve: Serve) -> None:
+    def failing(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        raise ValueError
+
+    live = serve(failing)
+    with live.connect() as client:
+        client.sendall(GET)
+        assert read_answer(client)[0].startswith(b"HTTP/1.1 500")
+        client.sendall(GET)
+        gevent.sleep(0.01)
+        assert client.recv(100) == b"", "an end, not a reset"
+    gevent.sleep(0.01)
+    assert live.server.connections == 0
+
+
+def test_a_server_told_not_to_accept_does_not_start_because_a_connection_ends(serve: Serve) -> None:
+    live = serve(hello, limits=Limits(connections=1))
+    first = live.connect()
+    gevent.sleep(0.01)
+    second = live.connect()
+    gevent.sleep(0.01)
+    live.server.stop_accepting()
+    first.close()
+    gevent.sleep(0.01)
+    assert live.server.connections == 0
+    live.server.start_accepting()
+    second.sendall(LAST)
+    assert read_to_end(second).startswith(b"HTTP/1.1 200")
+    second.close()
+
+
+def test_pipelined_requests_that_come_while_the_next_one_waits_its_turn_stay_in_order(serve: Serve) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [environ["PATH_INFO"].encode()]
+
+    live = serve(app)
+    data = b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(40))
+    for cut in (1, 7, 29, 100):
+        with live.connect() as client:
+            for at in range(0, len(data), cut):
+                client.send(data[at : at + cut])
+                if at % 3 == 0:
+                    gevent.sleep(0)
+            client.shutdown(socket.SHUT_WR)
+            answer = read_to_end(client)
+        bodies = [part.partition(b"\r\n\r\n")[2] for part in answer.split(b"HTTP/1.1 ")[1:]]
+        assert bodies == [b"/%d" % n for n in range(40)]
+
+
 def test_every_connection_gets_its_share(serve: Serve) -> None:
     live = serve(hello)
     counts = [0] * 16
