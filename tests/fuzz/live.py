@@ -1,4 +1,8 @@
-"""A server in this process and a client that feeds it byte by byte: each piece is read before the next is sent.
+"""A server in this process and a client that feeds it piece by piece.
+
+Either each piece is read before the next is sent, so that the server sees exactly that cut; or the client hurries, so
+that pieces arrive while a request runs, and the application makes others wait in between: every order of events that
+a network and a scheduler may bring about.
 
 The connection is real, but for its other end being a socket pair, so that nothing but the order of events matters.
 """
@@ -65,20 +69,25 @@ class Live:
         self.server.start()
         self._outcome = Outcome()
         self._reading = "all"
+        self._yields = 0
 
     def stop(self) -> None:
         self.server.stop(timeout=0.2)
 
-    def run(self, pieces: Iterable[bytes], reading: str = "all") -> Outcome:
-        """Feed `pieces`, half-close, and return what came of it. Raises AssertionError for what must never be."""
+    def run(self, pieces: Iterable[bytes], reading: str = "all", *, turns: int = _TURNS, yields: int = 0) -> Outcome:
+        """Feed `pieces`, half-close, and return what came of it. Raises AssertionError for what must never be.
+
+        `turns`: of the loop that a piece is given at most; `yields`: how often the application waits for a turn.
+        """
         outcome = self._outcome = Outcome()
         self._reading = reading
+        self._yields = yields
         ours, theirs = _pair()
         try:
             with gevent.Timeout(HANG_S):
                 self.server.do_handle(theirs, ("127.0.0.1", 1))
                 for piece in pieces:
-                    self._send(ours, theirs, piece, outcome)
+                    self._send(ours, theirs, piece, outcome, turns)
                 ours.shutdown(_socket.SHUT_WR)
                 while self._receive(ours, outcome):
                     gevent.sleep(0)
@@ -94,20 +103,20 @@ class Live:
             outcome.sent = pattern.sub(replacement, outcome.sent)
         return outcome
 
-    def _send(self, ours: Any, theirs: Any, piece: bytes, outcome: Outcome) -> None:
+    def _send(self, ours: Any, theirs: Any, piece: bytes, outcome: Outcome, turns: int) -> None:
         view = memoryview(piece)
         while view:
             try:
                 view = view[ours.send(view) :]
             except BlockingIOError:
-                pass
+                self._receive(ours, outcome)
+                gevent.sleep(0)
             except OSError:
                 return  # the server has closed
-            for _ in range(_TURNS):
+            for _ in range(turns):
                 gevent.sleep(0)
-                if not self._receive(ours, outcome) or not _unread_bytes(theirs):
+                if not self._receive(ours, outcome) or (turns == _TURNS and not _unread_bytes(theirs)):
                     break
-            gevent.sleep(0)
             for connection in self.server._connections:
                 assert connection.read_ahead <= HELD_BYTES
 
@@ -129,6 +138,8 @@ class Live:
         seen = Seen(environ["REQUEST_METHOD"], environ["RAW_URI"], fields, environ["SERVER_PROTOCOL"])
         self._outcome.seen.append(seen)
         source = environ["wsgi.input"]
+        for _ in range(self._yields):
+            gevent.sleep(0)
         try:
             if self._reading == "all":
                 seen.body = source.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import gevent
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,13 +15,19 @@ from tests.fuzz.live import Live, Outcome
 from tests.fuzz.llhttp import BLANKS_IN_EXTENSION, METHODS, read
 from tests.fuzz.mutations import cuts_of, requests
 
+# A client in a hurry, and an application that waits: see live.py.
+TURNS = st.integers(0, 2)
+YIELDS = st.integers(0, 3)
 READINGS = ["all", "all", "pieces", "lines", "none"]
 
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
     live = Live()
+    usual_s = gevent.getswitchinterval()
+    gevent.setswitchinterval(1e-6)  # have the loop look for new bytes as often as it ever may
     yield live
+    gevent.setswitchinterval(usual_s)
     live.stop()
 
 
@@ -32,7 +39,7 @@ def check(outcome: Outcome) -> None:
     assert len(outcome.statuses) >= len([seen for seen in outcome.seen if seen.end == "whole"])
 
 
-@profile(150)
+@profile(80)
 @given(st.data())
 def test_the_same_requests_are_seen_and_answered_however_the_bytes_are_cut(live: Live, data: st.DataObject) -> None:
     request = data.draw(requests())
@@ -41,9 +48,10 @@ def test_the_same_requests_are_seen_and_answered_however_the_bytes_are_cut(live:
     whole = live.run([request], reading)
     check(whole)
     assert live.run(pieces, reading) == whole
+    assert live.run(pieces, reading, turns=data.draw(TURNS), yields=data.draw(YIELDS)) == whole
 
 
-@profile(300)
+@profile(250)
 @given(requests())
 def test_llhttp_reads_the_same_out_of_what_is_accepted(live: Live, request: bytes) -> None:
     messages, stopped = read(request)
@@ -80,7 +88,7 @@ KINDS = {
 }
 
 
-@profile(60)
+@profile(50)
 @given(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=8), st.data())
 def test_pipelined_requests_of_every_kind_are_all_answered_in_order(
     live: Live, kinds: list[str], data: st.DataObject
@@ -89,11 +97,23 @@ def test_pipelined_requests_of_every_kind_are_all_answered_in_order(
     pieces = (
         data.draw(cuts_of(stream)) if len(stream) < 3000 else [stream[i : i + 997] for i in range(0, len(stream), 997)]
     )
-    outcome = live.run(pieces, data.draw(st.sampled_from(["all", "pieces", "lines"])))
+    reading = data.draw(st.sampled_from(["all", "pieces", "lines"]))
+    outcome = live.run(pieces, reading, turns=data.draw(TURNS), yields=data.draw(YIELDS))
     assert [seen.target for seen in outcome.seen] == [f"/{number}" for number in range(len(kinds))]
     bodies = {"sized": b"GET / H", "chunked": b"GET / H", "expected": b"GET / H", "large": b"GET / HTTP" * 7000}
     assert [seen.body for seen in outcome.seen] == [bodies.get(kind, b"") for kind in kinds]
     assert outcome.statuses == [200] * len(kinds)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+@pytest.mark.parametrize("size", [29, 41, 97, 1000])
+def test_a_long_train_of_requests_is_answered_in_order_while_it_still_comes(live: Live, size: int, turns: int) -> None:
+    train = b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(400))
+    ahead = 6000  # so much at once, and the rest while that is being answered
+    pieces = [train[:ahead], *(train[i : i + size] for i in range(ahead, len(train), size))]
+    outcome = live.run(pieces, turns=turns)
+    assert [seen.target for seen in outcome.seen] == [f"/{number}" for number in range(400)]
+    assert outcome.statuses == [200] * 400
 
 
 LONG = [case for case in all_cases() if len(case.data) > 1500]
