@@ -106,7 +106,7 @@ def split_positions(data: bytes) -> list[int]:
     return sorted(position for position in wanted if 0 < position < len(data))
 
 
-def send(address: tuple[str, int], case: Case, cut: Cut = whole, timeout_s: float = 10.0) -> Outcome:
+def send(address: tuple[str, int], case: Case, cut: Cut = whole, timeout_s: float = 5.0) -> Outcome:
     """Send the case on a new connection and say what came of it."""
     with socket.create_connection(address, timeout=timeout_s) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
