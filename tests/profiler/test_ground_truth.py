@@ -67,7 +67,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def counts(report: dict[str, Any]) -> dict[str, int]:
     """How often each function is said to have stalled, those left out that are called innocent."""
-    return {site["function"]: site["count"] for site in report["sites"] if not site["innocent"]}
+    guilty = [(site["function"], site["count"]) for site in report["sites"] if not site["innocent"]]
+    assert len(dict(guilty)) == len(guilty), "one site each"
+    return dict(guilty)
 
 
 def test_every_stall_is_named_and_counted_and_nothing_else(report: dict[str, Any]) -> None:
