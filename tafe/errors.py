@@ -9,7 +9,6 @@ Foreign exceptions (PyMySQL, sqlite3, gunicorn) are translated to these where th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http import HTTPStatus
 
 
 class TafeError(Exception):
@@ -54,7 +53,7 @@ class HTTPError(TafeError):
         super().__init__(message)
         if status is not None:
             self.status = status
-            self.code = _code_of(status)
+            self.code = code_of(status)
         if code is not None:
             self.code = code
         self.message = message
@@ -62,22 +61,55 @@ class HTTPError(TafeError):
         self.headers: dict[str, str] = dict(headers or {})
 
 
-# Python 3.13 renamed the last four after RFC 9110; what programs compare must not depend on the interpreter.
+# What programs compare must not depend on the interpreter, whose names of statuses change (3.13 renamed four), so the
+# names of RFC 9110, 15 and of the registry it refers to stand here.
 _CODES = {
-    500: "internal_error",
+    400: "bad_request",
+    401: "unauthorized",
+    402: "payment_required",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    407: "proxy_authentication_required",
+    408: "request_timeout",
+    409: "conflict",
+    410: "gone",
+    411: "length_required",
+    412: "precondition_failed",
     413: "content_too_large",
     414: "uri_too_long",
+    415: "unsupported_media_type",
     416: "range_not_satisfiable",
+    417: "expectation_failed",
+    418: "im_a_teapot",
+    421: "misdirected_request",
     422: "unprocessable_content",
+    423: "locked",
+    424: "failed_dependency",
+    425: "too_early",
+    426: "upgrade_required",
+    428: "precondition_required",
+    429: "too_many_requests",
+    431: "request_header_fields_too_large",
+    451: "unavailable_for_legal_reasons",
+    500: "internal_error",  # shorter than the phrase, which says "server" to those who know that they asked one
+    501: "not_implemented",
+    502: "bad_gateway",
+    503: "service_unavailable",
+    504: "gateway_timeout",
+    505: "http_version_not_supported",
+    506: "variant_also_negotiates",
+    507: "insufficient_storage",
+    508: "loop_detected",
+    510: "not_extended",
+    511: "network_authentication_required",
 }
 
 
-def _code_of(status: int) -> str:
-    """A status' phrase as a word for programs: 409 is `conflict`."""
-    try:
-        return _CODES.get(status) or HTTPStatus(status).name.lower()
-    except ValueError:
-        return "error"
+def code_of(status: int) -> str:
+    """The word that programs compare, for a status of 400 and above: 409 is `conflict`; unknown ones are `error`."""
+    return _CODES.get(status, "error")
 
 
 class BadRequest(HTTPError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -52,6 +54,20 @@ def test_an_exception_has_its_answer(exc: Any, status: int, code: str, message: 
     assert (answer.status, error["status"], error["code"], error["message"]) == (status, status, code, message)
     assert error.get("field") == getattr(exc, "field", None)
     assert answer.header("Content-Type") == "application/json"
+
+
+def test_every_status_has_a_code_and_it_does_not_depend_on_the_interpreter() -> None:
+    known = [status.value for status in http.HTTPStatus if status >= 400]
+    codes = {status: errors.code_of(status) for status in known}
+    assert {status for status, code in codes.items() if not re.fullmatch("[a-z]+(_[a-z]+)*", code)} == set()
+    assert "error" not in codes.values()
+    assert [codes[status] for status in (413, 414, 416, 422, 500)] == [
+        "content_too_large",
+        "uri_too_long",
+        "range_not_satisfiable",
+        "unprocessable_content",
+        "internal_error",
+    ]
 
 
 def test_unavailable_says_when_to_come_back() -> None:
