@@ -43,7 +43,8 @@ def check(outcome: Outcome) -> None:
 @given(st.data())
 def test_the_same_requests_are_seen_and_answered_however_the_bytes_are_cut(live: Live, data: st.DataObject) -> None:
     request = data.draw(requests())
-    reading = data.draw(st.sampled_from(READINGS))
+    # Whether an expected body that nobody reads is thrown away or given up depends on whether it is there already.
+    reading = data.draw(st.sampled_from(READINGS[:-1] if b"expect" in request.lower() else READINGS))
     pieces = data.draw(cuts_of(request))
     whole = live.run([request], reading)
     check(whole)
