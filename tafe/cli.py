@@ -104,7 +104,10 @@ def serve(**given: Any) -> int:
 @_with_settings
 def config(**given: Any) -> int:
     """Print the settings in force as a TOML file, and where each was set."""
-    click.echo(render(_settle(given)), nl=False)
+    resolved = _settle(given)
+    for variable in resolved.ignored:
+        click.echo(f"tafe: {variable} is not a setting and is ignored", err=True)
+    click.echo(render(resolved), nl=False)
     return 0
 
 

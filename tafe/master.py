@@ -62,6 +62,8 @@ class Master(Arbiter):
     def __init__(self, resolved: Resolved, settle: Callable[[], Resolved]) -> None:
         """`settle` reads the settings once more, for a reload. `UsageError` if an address cannot be had."""
         super().__init__(Application(resolved))
+        for variable in resolved.ignored:
+            self.log.warning("%s is not a setting and is ignored", variable)
         self._settle = settle
         self._children = Children(self.log)
         self._backoff = Backoff()

@@ -1,14 +1,15 @@
 """Where settings come from: flag over environment variable over file over default.
 
 `resolve` reads the file, if one is named, and turns everything into a checked `Settings` that remembers where each
-value was set. Whatever is wrong (a value, a bound, an unknown key or TAFE_* variable) is a `UsageError` that says
+value was set. Whatever is wrong (a value, a bound, an unknown key, a misspelled variable) is a `UsageError` that says
 where it was set, what is allowed and what to type instead. The example file in conf/ and `tafe config` are written
-from the same table.
+from the same table. TAFE_* variables may come from others: what is spelled like no setting is ignored, with a warning.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,11 @@ from tafe.settings import BY_NAME, TABLE, Setting, Settings
 
 _EXAMPLE_APP = "MODULE:APP"
 _WIDTH = 100
+# Kubernetes and Docker tell every container of each Service this way (of one called tafe, or tafe-something):
+# TAFE_SERVICE_HOST, TAFE_SERVICE_PORT, TAFE_SERVICE_PORT_HTTP, TAFE_PORT=tcp://..., TAFE_PORT_80_TCP_ADDR.
+_SERVICE = re.compile(
+    r"TAFE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,12 @@ class Resolved:
 
     settings: Settings
     origins: Mapping[str, str]
+    ignored: tuple[str, ...] = ()  # TAFE_* variables that mean nothing to us
 
 
 def resolve(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Resolved:
     """Settle every setting. `flags`: raw values by setting name, None where the flag was not given."""
-    _refuse_unknown_variables(environ)
+    ignored = _unknown_variables(environ)
     chosen = {name: (value, BY_NAME[name].flag) for name, value in flags.items() if value is not None}
     for setting in TABLE:
         if setting.env in environ:
@@ -47,7 +54,7 @@ def resolve(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Resolved:
     settings = Settings(**{BY_NAME[name].attribute: value for name, value in found.items()})
     origins = {setting.name: "default" for setting in TABLE} | {name: chosen[name][1] for name in chosen}
     _check_together(settings, origins)
-    return Resolved(settings, origins)
+    return Resolved(settings, origins, ignored)
 
 
 def render(resolved: Resolved) -> str:
@@ -116,16 +123,23 @@ def _read_file(path: str, origin: str) -> dict[str, Any]:
     return found
 
 
-def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+def _unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Cases: a setting's; one that tells of a Service; one that was meant for a setting, refused; somebody else's."""
+    unknown = []
     for name in sorted(environ):
-        if name.startswith("TAFE_") and name.removeprefix("TAFE_").lower() not in BY_NAME:
-            near = _nearest(name.removeprefix("TAFE_").lower(), list(BY_NAME))
+        spelled = name.removeprefix("TAFE_").lower()
+        if not name.startswith("TAFE_") or spelled in BY_NAME or _SERVICE.fullmatch(name):
+            continue
+        near = _nearest(spelled, list(BY_NAME))
+        if near:
             raise UsageError(
                 f"{name} is not a setting",
                 set_by="the environment",
                 allowed="the variables that `tafe serve --help` names",
-                try_=BY_NAME[near].env if near else f"unset {name}",
+                try_=BY_NAME[near].env,
             )
+        unknown.append(name)
+    return tuple(unknown)
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from gunicorn.config import KNOWN_SETTINGS
 
 from tafe import values
+from tafe.errors import UsageError
 from tafe.resolve import resolve
 from tafe.settings import TABLE, Settings
 
@@ -163,6 +164,12 @@ IRRELEVANT: frozenset[str] = frozenset(
 
 def check_settings(cfg: Any, log: Any) -> None:
     """Raise RuntimeError, which gunicorn prints as one line, for a refused setting; mention irrelevant ones."""
+    try:
+        ignored = resolve({}, os.environ).ignored
+    except UsageError as error:
+        raise RuntimeError(str(error)) from None
+    for variable in ignored:
+        log.warning("%s is not a setting and is ignored", variable)
     for setting in KNOWN_SETTINGS:
         value = cfg.settings[setting.name].get()
         if _is_default(setting, value):

@@ -140,3 +140,8 @@ def test_config_shows_what_is_in_force_and_who_set_it(tmp_path: Path) -> None:
     assert re.search(r"(?m)^drain_delay = \"5s\" +# TAFE_DRAIN_DELAY$", shown)
     assert re.search(r"(?m)^backlog = 77 +# my\.toml$", shown)
     assert re.search(r"(?m)^max_requests = 0 +# default$", shown)
+
+
+def test_config_says_which_variables_are_ignored() -> None:
+    done = _tafe("config", TAFE_XYZZY="3")
+    assert (done.returncode, done.stderr) == (0, "tafe: TAFE_XYZZY is not a setting and is ignored\n")

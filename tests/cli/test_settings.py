@@ -101,8 +101,28 @@ def test_an_unknown_key_or_variable_is_refused_with_the_nearest_name(tmp_path: P
     message = _refusal({}, {"TAFE_WORKER": "3"})
     assert message.startswith("TAFE_WORKER is not a setting")
     assert "try:      TAFE_WORKERS" in message
-    assert "try:      unset TAFE_XYZZY" in _refusal({}, {"TAFE_XYZZY": "3"})
     assert "'config' is not a setting" in _refusal({"config": _file(tmp_path, 'config = "other.toml"\n')})
+
+
+def test_a_variable_that_is_spelled_like_no_setting_is_ignored_and_remembered() -> None:
+    assert resolve({}, {"TAFE_XYZZY": "3", "XYZZY": "3", "TAFE_WORKERS": "3"}).ignored == ("TAFE_XYZZY",)
+
+
+@pytest.mark.parametrize("service", ["TAFE", "TAFE_WEB", "TAFE_WORKER"])
+def test_the_variables_that_kubernetes_sets_for_a_service_are_nobodys_mistake(service: str) -> None:
+    environ = {
+        f"{service}_SERVICE_HOST": "10.0.0.9",
+        f"{service}_SERVICE_PORT": "80",
+        f"{service}_SERVICE_PORT_HTTP": "80",
+        f"{service}_PORT": "tcp://10.0.0.9:80",
+        f"{service}_PORT_80_TCP": "tcp://10.0.0.9:80",
+        f"{service}_PORT_80_TCP_PROTO": "tcp",
+        f"{service}_PORT_80_TCP_PORT": "80",
+        f"{service}_PORT_80_TCP_ADDR": "10.0.0.9",
+    }
+    resolved = resolve({}, environ)
+    assert resolved.ignored == ()
+    assert resolved.settings == Settings()
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

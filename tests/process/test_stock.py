@@ -95,6 +95,16 @@ def test_an_irrelevant_setting_is_mentioned() -> None:
     assert log.lines == ["--threads has no effect with tafe.worker.TafeWorker"]
 
 
+def test_a_misspelled_variable_stops_the_start_and_a_foreign_one_is_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = _Log()
+    monkeypatch.setenv("TAFE_XYZZY", "1")
+    stock.check_settings(Config(), log)
+    assert log.lines == ["TAFE_XYZZY is not a setting and is ignored"]
+    monkeypatch.setenv("TAFE_PROFLE", "no")
+    with pytest.raises(RuntimeError, match=r"^TAFE_PROFLE is not a setting"):
+        stock.check_settings(Config(), log)
+
+
 def test_settings_that_were_given_reach_the_worker_and_gunicorns_defaults_do_not() -> None:
     config = Config()
     settings = stock.settings_of(config)
