@@ -58,6 +58,7 @@ class Policy:
         "closed",
         "connecting",
         "failures",
+        "filled",
         "idle",
         "in_use",
         "limits",
@@ -77,6 +78,7 @@ class Policy:
         self.retry_at_s = 0.0  # no attempt before this while failures > 0
         self.suspect_since_s = float("-inf")  # a connection last used before this is checked before use
         self.opened = False  # min_size is kept up from open() on; a script that never opens gets only what it uses
+        self.filled = False  # min_size was reached since open(): an attempt that is still under way proves nothing
         self.closed = False
 
     @property
@@ -86,6 +88,11 @@ class Policy:
     @property
     def down(self) -> bool:
         return self.failures > 0 and not self.idle and not self.in_use
+
+    @property
+    def ready(self) -> bool:
+        """Requests can be served: true again after an outage from the first connection on."""
+        return self.filled and not self.down
 
     def refusing(self, now_s: float) -> bool:
         """True while waiting is pointless: closed, or down and the next attempt is running or not due yet."""
@@ -154,6 +161,7 @@ class Policy:
         self.connecting -= 1
         self.in_use += 1
         self.failures = 0
+        self._note_filled()
         return self.release()
 
     def connect_failed(self, now_s: float) -> None:
@@ -178,9 +186,14 @@ class Policy:
         self.opened = True
         self.closed = False
         self.retry_at_s = 0.0
+        self._note_filled()
 
     def close(self) -> None:
         """Refuse from now on; the idle connections are the caller's to close."""
         self.closed = True
-        self.opened = False
+        self.opened = self.filled = False
         self.idle = 0
+
+    def _note_filled(self) -> None:
+        if self.opened and self.size >= self.limits.min_size:
+            self.filled = True

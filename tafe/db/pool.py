@@ -74,7 +74,7 @@ class Pool:
 
     @property
     def ready(self) -> bool:
-        return self._policy.opened and not self._policy.down
+        return self._policy.ready
 
     @property
     def down(self) -> bool:

@@ -12,6 +12,7 @@ import gevent
 import pytest
 from gevent import socket
 
+from tafe import readiness
 from tafe.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -108,6 +109,26 @@ def test_a_server_that_never_completes_the_login_is_given_up_after_connect_timeo
         server.kill()
     for open_socket in [listener, *accepted]:
         open_socket.close()
+
+
+def test_a_worker_lacks_its_database_while_the_first_connect_is_under_way(
+    monkeypatch: pytest.MonkeyPatch, cooperative: None, connect: Callable[..., Database]
+) -> None:
+    monkeypatch.setattr(readiness, "FIRST_TRY_S", 0.05)
+    listener = socket.create_server(("127.0.0.1", 0))  # the kernel completes the handshake; nobody answers
+    database = connect(f"mysql://ana:hidden@127.0.0.1:{listener.getsockname()[1]}/shop", connect_timeout_s=5)
+    worker = readiness.Readiness(None, (database,))
+    worker.start()
+    with gevent.Timeout(2):
+        while not worker.tried:
+            worker.changed.wait(1)
+    assert (database.stats.size, database.ready, worker.lacking()) == (0, False, ["shop"])
+    listener.close()  # resets what was never accepted, so that the attempts end now
+    with gevent.Timeout(2):
+        while not worker.why:
+            gevent.sleep(0.005)
+    assert worker.lacking() == ["shop"]
+    worker.stop()
 
 
 PATCHED = """

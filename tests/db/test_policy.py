@@ -130,6 +130,42 @@ def test_a_pool_that_is_down_is_retried_although_nobody_asks() -> None:
     assert pool.attempts_to_start(0.1) == 1
 
 
+def test_a_pool_is_ready_once_min_size_was_reached_and_not_while_the_first_connects_are_under_way() -> None:
+    pool = policy(min_size=2)
+    assert pool.attempts_to_start(0.0) == 2
+    assert not pool.ready
+    pool.connected()
+    assert not pool.ready
+    pool.connected()
+    assert pool.ready
+
+
+def test_a_pool_that_was_ready_is_so_again_after_an_outage_with_its_first_connection() -> None:
+    pool = connected(policy(min_size=2), 2)
+    for _ in range(2):
+        assert pool.acquire(0.0) is Verdict.TAKE
+        pool.gone()
+    assert pool.ready  # nothing is known yet
+    pool.attempts_to_start(0.0)
+    for _ in range(2):
+        pool.connect_failed(0.0)
+    assert not pool.ready
+    pool.attempts_to_start(1.0)
+    pool.connected()
+    assert pool.ready
+
+
+def test_a_pool_that_was_used_before_it_is_opened_is_ready_at_once_and_a_closed_one_is_not() -> None:
+    pool = connected(Policy(Limits(1, 2)), 1)
+    assert not pool.ready
+    pool.open()
+    assert pool.ready
+    pool.close()
+    assert not pool.ready
+    pool.open()
+    assert not pool.ready
+
+
 def test_opening_again_does_not_wait_for_the_pause_to_end() -> None:
     pool = policy()
     pool.attempts_to_start(0.0)
