@@ -330,11 +330,10 @@ class Connection(Transport):
 
     def _close_after(self, exchange: Exchange) -> None:
         """Close without destroying an answer that is still on its way."""
-        stream = exchange.stream
         if exchange.reset and not self.gone:
             self._reset_when_closed()
-        elif not self.gone and (self._buffer or not exchange.last or (stream is not None and stream.left)):
-            self._linger()  # the client may be sending its next request just now
+        elif not self.gone and not self.eof:
+            self._linger()  # the client may be sending more just now, even if it asked us to close
             return
         self.close()
 

@@ -17,6 +17,7 @@ import collections
 import logging
 import os
 import re
+import signal
 import time
 from collections.abc import Collection
 from time import monotonic
@@ -36,6 +37,7 @@ from tafe.http1 import response
 from tafe.http1.head import HeadParser
 from tafe.limits import Limits
 from tafe.tls import TlsRelay
+from tafe.tracebacks import log_exception
 from tafe.wsgi import Application, Exchange, Observer
 
 # Only a proxy on this machine, as in gunicorn's forwarded_allow_ips; anybody else could claim to come over TLS.
@@ -253,15 +255,18 @@ class WSGIServer(StreamServer):
 
         gevent's way, `Hub.handle_error`, prints to stderr; it is also where pywsgi's users listen for errors.
         """
-        told = _log.hasHandlers()
-        if told:
-            _log.error("%s: %s", exchange, type(error).__name__, exc_info=error)
-        elif not isinstance(error, SystemExit):  # which ends a request, never the server
+        if _log.hasHandlers():
+            log_exception(_log, error, "%s: %s", exchange, type(error).__name__)
+        elif not isinstance(error, SystemExit | KeyboardInterrupt):  # those end a request, not the server
             from gevent.pywsgi import SecureEnviron  # an environ that shows no value
 
             self.hub.handle_error(SecureEnviron(exchange.environ), type(error), error, error.__traceback__)
-        if told and isinstance(error, KeyboardInterrupt):
-            self.hub.handle_system_error(type(error), error)
+        else:
+            self.hub.print_exception(exchange, type(error), error, error.__traceback__)
+        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self.hub.handle_system_error(
+                type(error), error
+            )  # somebody pressed Ctrl-C; else it is the application's own
 
     def drop_log(self) -> None:
         """The access log raised: nothing is written to it any more."""

@@ -156,13 +156,18 @@ class Transport:
                 raise ClientGone(str(error)) from error
 
     def pause(self) -> None:
-        """Let everybody else have a turn."""
+        """Let everybody else have a turn: the loop polls once before this greenlet goes on.
+
+        A timer, since callbacks queued by callbacks run in the same batch, up to fifty times, without a poll.
+        """
         server = self.server
-        again = server.loop.run_callback(greenlet.getcurrent().switch)
+        again = server.loop.timer(0)
+        again.start(greenlet.getcurrent().switch)
         try:
             server.hub.switch()
         finally:
             again.stop()
+            again.close()
 
     def _wait(self, event: int, timeout_s: float) -> None:
         """Let others run until the socket is ready. `expired` ends it after `timeout_s` without."""

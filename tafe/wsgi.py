@@ -76,7 +76,6 @@ class Exchange:
     greenlet: greenlet.greenlet | None = None  # while it runs
     plain = True  # HTTP/1.1, kept, with a body in the answer and none left unread: decides the quick way
     keep = True  # the connection is kept afterwards
-    last = False  # the client expects the connection to be closed, and sends nothing more
     http_1_0 = False
     no_body = False  # the answer has none: HEAD, 204, 304 ...
     reset = False  # close with a reset: the only way to tell an HTTP/1.0 client that the answer broke off
@@ -98,7 +97,6 @@ class Exchange:
         self.no_body = bool(asked & asked_for.HEAD)
         if asked & (asked_for.CLOSE | asked_for.HTTP_1_0):
             self.keep = asked & (asked_for.CLOSE | asked_for.KEEP_ALIVE) == asked_for.KEEP_ALIVE
-            self.last = not self.keep
 
     def run(self) -> None:
         """Call the application and answer; never raises."""
@@ -300,6 +298,7 @@ class Exchange:
             _log.warning("%s: timed out", self)
         elif isinstance(error, greenlet.GreenletExit):
             status, message = 503, "the server is stopping"
+            _log.warning("%s: ended, for the server is stopping", self)
         elif isinstance(error, _NotStarted):
             status, message = 500, "internal error"
             _log.error("%s: the application did not call start_response (PEP 3333)", self)  # a traceback shows nothing

@@ -20,7 +20,9 @@ _SIZE_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
     rb"(?:[ \t]*=[ \t]*(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\"))?)*)"
 )
-_TRAILER: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
+_TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t -~\x80-\xff]*")
+# Fields that must be known before the body; a proxy that merges trailers would read them where we do not.
+_NOT_IN_TRAILERS: Final = (b"content-length", b"transfer-encoding", b"host")
 
 
 class _State(enum.Enum):
@@ -146,5 +148,8 @@ class ChunkedDecoder:
             self._trailer_bytes += len(line) + 2
             if self._trailer_bytes > self._limits.trailer_bytes:
                 raise Refusal(400, "the trailers are too long")
-            if not _TRAILER.fullmatch(line):
+            match = _TRAILER.fullmatch(line)
+            if match is None:
                 raise Refusal(400, "a trailer is malformed (RFC 9112, 7.1.2)")
+            if match[1].lower() in _NOT_IN_TRAILERS:
+                raise Refusal(400, "a trailer tells what must come before the body (RFC 9110, 6.5.1)")

@@ -9,12 +9,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from tafe.errors import HTTPError
-
-
-def code_of(status: int) -> str:
-    """The machine-readable code of a status: 408 -> `request_timeout`."""
-    return HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_").replace("'", "")
+from tafe.errors import HTTPError, code_of
 
 
 def plain_response(status: int, message: str, *, head_only: bool = False, request_id: str = "") -> bytes:
@@ -47,4 +42,4 @@ class Refusal(HTTPError):
     """The request breaks a rule; `message` is one line of plain ASCII that is safe to show to the client."""
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(status, message, code=code_of(status))
+        super().__init__(status, message)

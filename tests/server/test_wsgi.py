@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import gevent
@@ -285,6 +286,32 @@ def test_no_exception_of_a_request_ends_the_server(serve: Serve, error: BaseExce
     assert live.ask(GET).startswith(b"HTTP/1.1 50")
     assert live.ask(LAST.replace(b"GET /", b"GET /ok")).startswith(b"HTTP/1.1 200")
     assert live.server.in_flight == 0
+
+
+def test_a_keyboard_interrupt_is_the_applications_own_where_ctrl_c_does_not_raise_one(serve: Serve) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        raise KeyboardInterrupt
+
+    live = serve(app)
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # as in a worker, where the loop takes the signal
+    try:
+        assert live.ask(GET).startswith(b"HTTP/1.1 500 ")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_logged_traceback_names_causes_and_has_no_underlines(serve: Serve, caplog: Any) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        try:
+            {}["inner"]
+        except KeyError as error:
+            raise ValueError("outer") from error
+
+    serve(app).ask(GET)
+    text = caplog.text
+    assert text.index("KeyError: 'inner'") < text.index("direct cause") < text.index("ValueError: outer")
+    assert "^^^" not in text
+    assert caplog.records[-1].exc_info[1].args == ("outer",)
 
 
 def test_an_observer_is_told_of_every_request_and_dropped_when_it_fails(serve: Serve, caplog: Any) -> None:
