@@ -238,8 +238,9 @@ class Master(Arbiter):
             self._ended(child, code)
 
     def _ended(self, child: Child, code: int) -> None:
-        """Cases: we asked for it; a candidate's; nobody ever loaded the application; a worker that served."""
-        if child.told or self._ending or self._waits_for_save:
+        """Cases: we asked for it; of a generation given up; a candidate's; nobody ever loaded it; one that served."""
+        current = {one.number for one in (self._serving, self._candidate) if one is not None}
+        if child.told or self._ending or self._waits_for_save or child.generation not in current:
             return
         now = time.monotonic()
         reason = child.slot.text if code in {self.APP_LOAD_ERROR, self.WORKER_BOOT_ERROR} else ""

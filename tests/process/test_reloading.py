@@ -135,6 +135,28 @@ def test_an_application_that_cannot_be_loaded_leaves_the_old_workers_serving(
     until(lambda: get(running.port).body == "three", "repaired")
 
 
+def test_candidates_that_fail_in_the_same_moment_are_one_failed_reload(project: Project) -> None:
+    project.write("one")
+    running = project.serve()
+    pids = running.worker_pids()
+    project.save("import os, time\nwhile not os.path.exists('go'):\n    time.sleep(0.01)\nraise RuntimeError('no')\n")
+    running.signal(signal.SIGHUP)
+    until(lambda: len(running.worker_pids()) == 4, "reloading")
+    running.signal(signal.SIGSTOP)  # so that it finds both ended when it looks
+    candidates = set(running.worker_pids()) - set(pids)
+    (project.directory / "go").touch()
+    until(lambda: all(_is_zombie(pid) for pid in candidates), "ended")
+    running.signal(signal.SIGCONT)
+    until(lambda: "reload failed, the old workers go on" in running.log(), "refused")
+    until(lambda: running.worker_pids() == pids, "as before")
+    assert running.log().count("RuntimeError: no") == 1
+    assert "its replacement starts" not in running.log()
+
+
+def _is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def test_a_settings_file_with_an_error_leaves_everything_as_it_is(project: Project) -> None:
     project.write("one")
     settings = project.directory / "tafe.toml"
