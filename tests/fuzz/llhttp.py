@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 
 import httptools
 
-# Blanks around the marks of a chunk extension: RFC 9112, 7.1.1 with RFC 9110, 5.6.3 has them taken; llhttp refuses.
-BLANKS_IN_EXTENSION = re.compile(rb"[ \t][;=]|[;=][ \t]")
+# What llhttp refuses and the RFCs have a recipient take. A message with one of these is not held against us.
+_STRICTER = [
+    re.compile(rb"[ \t][;=]|[;=][ \t]"),  # blanks around the marks of a chunk extension (RFC 9112, 7.1.1; 9110, 5.6.3)
+    re.compile(rb"(?i)chunked *\t"),  # a tab behind the value of Transfer-Encoding (RFC 9112, 5.1)
+]
 # llhttp has a list of methods and refuses others; to us any token is the application's business.
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "PROPFIND"}
 
@@ -82,3 +85,8 @@ def read(data: bytes) -> tuple[list[Message], str]:
     except httptools.HttpParserError as error:
         return events.messages, f"{type(error).__name__}: {error}"
     return events.messages, ""
+
+
+def is_stricter_on(data: bytes) -> bool:
+    """llhttp may refuse `data` for more than the RFCs do."""
+    return any(pattern.search(data) for pattern in _STRICTER)
