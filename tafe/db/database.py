@@ -100,7 +100,7 @@ class Database(Queries):
 
     @property
     def ready(self) -> bool:
-        """True from a successful `open()` until `close()`, except while the database is down: no connection, none made."""
+        """True from a successful `open()` until `close()`, except while no connection is left and an attempt failed."""
         return self._pool.ready
 
     @property

@@ -14,9 +14,12 @@ Warnings and further result sets of a stored procedure are dropped.
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import select
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -40,6 +43,13 @@ PING_TIMEOUT_S = 0.5
 
 _IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
 _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+# Types of parameters that PyMySQL turns into literals of their own kind.
+_SENDABLE = frozenset(
+    {
+        *(bool, int, float, decimal.Decimal, str, bytes, bytearray, type(None)),
+        *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, time.struct_time),
+    }
+)
 # The kernel's poll, since the patched one would wait on the hub.
 _poll = monkey.get_original("select", "poll")
 _READABLE = select.POLLIN
@@ -55,6 +65,24 @@ def _preferred_tls() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _as_base(value: Any, position: int) -> Any:
+    """A value of a subclass (an enumeration of numbers, say) as what it is derived from.
+
+    PyMySQL would send whatever it does not know as the text that `str` makes of it.
+    """
+    for kind in (str, bytes):
+        if isinstance(value, kind):
+            return value  # PyMySQL sends its own content
+    for number in (int, float):
+        if isinstance(value, number):
+            return number(value)  # its text may be anything
+    if isinstance(value, datetime.datetime):
+        return datetime.datetime.combine(value.date(), value.time())
+    raise QueryError(
+        f"parameter {position} cannot be sent to the database: type {type(value).__name__!r} is not supported"
+    )
 
 
 class _Wire(connections.Connection):
@@ -246,10 +274,18 @@ class MySQLConnection:
         return self._encoded(statement.text % self._literals(params) if params else statement.text)
 
     def _literals(self, params: Sequence[Any]) -> tuple[str, ...]:
+        return tuple([self._literal(value, position) for position, value in enumerate(params, 1)])
+
+    def _literal(self, value: Any, position: int) -> str:
+        kind = value.__class__
+        if kind in sql_.LIST_TYPES:
+            return f"({','.join([self._literal(item, position) for item in value])})"
+        if kind not in _SENDABLE:
+            value = _as_base(value, position)
         try:
-            return tuple(map(self._wire.escape, params))
+            return self._wire.escape(value)
         except (pymysql.MySQLError, TypeError, ValueError) as error:
-            raise QueryError(f"a parameter cannot be sent to the database: {error}") from None
+            raise QueryError(f"parameter {position} cannot be sent to the database: {error}") from None
 
     def _encoded(self, text: str) -> bytes:
         try:

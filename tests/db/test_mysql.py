@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,20 @@ def running(mariadb: MariaDB, text: str) -> int:
 def item(database: Database, number: int) -> None:
     row = database.fetch_one("SELECT id, text FROM items WHERE id = %s", (number,))
     assert row == {"id": number, "text": f"item {number}"}
+
+
+def test_a_number_that_sql_cannot_write_is_an_error_that_names_its_place(database: Database) -> None:
+    with pytest.raises(QueryError, match="parameter 2 cannot be sent to the database: nan"):
+        database.fetch_one("SELECT %s, %s", (1, float("nan")))
+
+
+def test_dates_of_a_derived_type_are_sent_as_dates(database: Database) -> None:
+    class Moment(datetime.datetime):
+        def __str__(self) -> str:
+            return "noon"
+
+    row = database.fetch_one("SELECT YEAR(%s) AS y, %s AS t", (Moment(2024, 2, 29, 12), datetime.time(9)))
+    assert row == {"y": 2024, "t": "09:00:00"}
 
 
 def test_connections_are_in_autocommit_mode_and_speak_utf8mb4(database: Database) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import enum
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -70,6 +72,39 @@ def test_dates_and_decimals_are_understood_as_such(people: Database) -> None:
     assert row is not None
     assert str(row["d"]) == "2024-02-29 13:05:06"
     assert float(row["n"]) == 1.5
+
+
+class Colour(int, enum.Enum):
+    RED = 3
+
+
+class Kind(enum.StrEnum):
+    OLD = "o'ld"
+
+
+class Half(float):
+    def __repr__(self) -> str:
+        return "half"
+
+
+@pytest.mark.parametrize(("value", "sent"), [(Colour.RED, 3), (Kind.OLD, "o'ld"), (Half(0.5), 0.5)])
+def test_a_value_of_a_derived_type_is_sent_as_what_it_is_derived_from(people: Database, value: Any, sent: Any) -> None:
+    assert people.fetch_one("SELECT %s AS v", (value,)) == {"v": sent}
+
+
+@pytest.mark.parametrize("value", [object(), uuid.UUID(int=7), {"a": 1}, 1j, range(3)])
+def test_a_parameter_of_a_type_that_no_database_knows_is_an_error_that_names_it_and_its_place(
+    people: Database, value: Any
+) -> None:
+    said = rf"parameter 2\b.*type '{type(value).__name__}' is not supported"
+    with pytest.raises(QueryError, match=said):
+        people.fetch_one("SELECT %s, %s AS v", (1, value))
+    with pytest.raises(QueryError, match=said):
+        people.fetch_one("SELECT %s + 1 IN %s AS v", (1, [value, 1]))
+    with pytest.raises(QueryError, match=said):
+        people.execute_many("INSERT INTO people VALUES (%s, %s)", [(5, "eve"), (6, value)])
+    assert names(people) == ["ada", "ben"]
+    assert people.stats.in_use == 0
 
 
 def test_a_list_is_a_value_for_in(people: Database) -> None:
