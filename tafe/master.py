@@ -33,12 +33,12 @@ from tafe.generations import STEADY_S, Backoff, decide
 from tafe.lifecycle import State
 from tafe.reload import SourceWatcher
 from tafe.resolve import Resolved
+from tafe.scoreboard import QUICK_STOP_S
 from tafe.settings import BY_NAME
 from tafe.values import parse_address
 
 _UNSETTLED_S = 0.05  # between two looks while a worker starts or stops
 _SETTLED_S = 0.5  # else; also how soon a saved file is noticed with --reload
-_QUICK_STOP_S = 3.0  # after SIGINT or SIGQUIT, until workers are killed
 
 
 class StartFailed(UsageError):
@@ -353,12 +353,12 @@ class Master(Arbiter):
         # that nobody will ever accept.
         for listener in self._serving.listeners.values():
             listener.close()
-        limit_s = self._serving.settings.graceful_timeout_s if graceful else _QUICK_STOP_S
+        limit_s = self._serving.settings.graceful_timeout_s if graceful else QUICK_STOP_S
         self._children.tell_all(signal.SIGTERM if graceful else signal.SIGQUIT, limit_s)
         while self._children:
             for number in self.wait_for_signals(timeout=_UNSETTLED_S):
                 if number in {signal.SIGINT, signal.SIGQUIT}:
-                    self._children.tell_all(signal.SIGQUIT, _QUICK_STOP_S)
+                    self._children.tell_all(signal.SIGQUIT, QUICK_STOP_S)
             self.reap_workers()
             self.murder_workers()
         if not self._inherited:

@@ -14,6 +14,9 @@ from collections.abc import Iterator
 
 from tafe.lifecycle import State
 
+# After SIGINT or SIGQUIT, until the arbiter kills a worker: time for short stop hooks, and a person still waits for it.
+QUICK_STOP_S = 3.0
+
 _PAGE_BYTES = 4096  # keeps each worker's line apart from the others'; a page that nobody touched takes no memory
 _WORDS_A_PAGE = _PAGE_BYTES // 8
 _TEXT_START_BYTES = 128

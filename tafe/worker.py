@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import inspect
 import logging
 import os
 import signal
@@ -34,7 +35,7 @@ from tafe.errors import UsageError
 from tafe.lifecycle import State
 from tafe.listeners import refuse_newcomers
 from tafe.readiness import Readiness
-from tafe.scoreboard import Scoreboard, Slot
+from tafe.scoreboard import QUICK_STOP_S, Scoreboard, Slot
 from tafe.server import WSGIServer
 from tafe.settings import Settings
 from tafe.stock import check_settings, settings_of
@@ -46,7 +47,11 @@ _HANDSHAKE_S = 0.01  # for handshakes under way when the listeners close; many t
 # Before idle connections are closed: a request that is on its way still arrives, and busy connections end with an
 # answer that says `Connection: close`; several times the way across a continent.
 _LAST_CALL_S = 0.25
-_LAST_S = 5.0  # at most, of the graceful timeout: for stop hooks, closing pools and the profiler's last lines
+# At the end of the graceful timeout, for what follows the last request; a short timeout gives `_LAST_SHARE` of itself,
+# in which hooks and closing keep their proportion. The arbiter kills a worker that takes longer.
+_HOOKS_S = 5.0  # the default deadline of a tafe.App's stop hook
+_CLOSING_S = 2.0  # keepers of resources are waited for for a second; then pools close and the profiler writes
+_LAST_SHARE = 0.3
 
 _log = logging.getLogger("tafe.worker")
 
@@ -100,7 +105,7 @@ class TafeWorker(Worker):
     def run(self) -> None:
         """Serve until told to stop; called by the base class."""
         self._told, self._quick = Event(), Event()
-        self._deadline_s = float("inf")
+        self._deadline_s = self._hooks_end_s = float("inf")
         self._readiness = Readiness(getattr(self.wsgi, "worker_start", None), lifecycle.resources())
         self._state = State.STARTING
         self._accepts = False
@@ -228,7 +233,9 @@ class TafeWorker(Worker):
         self._go_on(State.DRAINING, [])
         whole_server = self.board is None or self.board.stopping
         limit_s = self.settings.graceful_timeout_s
-        self._deadline_s = time.monotonic() + limit_s - min(_LAST_S, limit_s / 5)
+        now = time.monotonic()
+        self._deadline_s = now + limit_s - min(_HOOKS_S + _CLOSING_S, _LAST_SHARE * limit_s)
+        self._limit_hooks(now, limit_s)
         if whole_server and not self._quick.is_set():
             self._accept(True)
             self._quick.wait(self.settings.drain_delay_s)
@@ -252,6 +259,11 @@ class TafeWorker(Worker):
         while not self._is_over() and time.monotonic() < end_s and any(server.connections for server in self._servers):
             self._quick.wait(_LOOK_S)
 
+    def _limit_hooks(self, now: float, limit_s: float) -> None:
+        """The worker has to be gone in `limit_s`: leave time to close the rest after the hooks."""
+        closing_s = min(_CLOSING_S, _LAST_SHARE * limit_s * _CLOSING_S / (_HOOKS_S + _CLOSING_S))
+        self._hooks_end_s = min(self._hooks_end_s, now + limit_s - closing_s)
+
     def _is_over(self) -> bool:
         return self._quick.is_set() or time.monotonic() > self._deadline_s
 
@@ -263,8 +275,12 @@ class TafeWorker(Worker):
             server.stop(timeout=0)
         stop_hooks = getattr(self.wsgi, "worker_stop", None)
         if stop_hooks is not None:
+            left_s = max(self._hooks_end_s - time.monotonic(), 0.0)
             try:
-                stop_hooks()
+                if "deadline_s" in inspect.signature(stop_hooks).parameters:
+                    stop_hooks(deadline_s=left_s)
+                else:  # of an application that has such a method and is no tafe.App
+                    stop_hooks()
             except Exception:  # noqa: BLE001  the rest has to be closed whatever the application does
                 _log.exception("the stop hooks failed")
         self._readiness.stop()
@@ -304,6 +320,7 @@ class TafeWorker(Worker):
 
     def _stop_quickly(self) -> None:
         self.cfg.worker_int(self)  # gunicorn's hook
+        self._limit_hooks(time.monotonic(), QUICK_STOP_S)
         self._quick.set()
         self._told.set()
 

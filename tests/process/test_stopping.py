@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,10 +18,10 @@ from tests.process.client import Stream, UnixConnection, get, get_later, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.services.tafe_server import Running
 
+ROOT = Path(__file__).resolve().parents[2]
 APP = "tests.process.application:app"
 
 pytestmark = pytest.mark.real
@@ -158,6 +159,55 @@ def test_a_worker_that_cannot_stop_is_killed_when_the_graceful_timeout_is_over(
     assert running.wait() == 0
     assert time.monotonic() - began < 5  # nor the request's nine seconds
     assert "did not stop in time and is killed" in running.log()
+
+
+SLOW_STOP = """
+import time
+from pathlib import Path
+from tafe import lifecycle
+
+class Pool:
+    name, ready = "pool", False
+    def open(self): self.ready = True
+    def close(self): Path("closed").touch()
+
+lifecycle.register(Pool())
+
+class App:
+    def __call__(self, environ, start_response):
+        time.sleep(60)
+    def worker_stop(self, *, deadline_s):
+        Path("deadline").write_text(str(deadline_s))
+        time.sleep(deadline_s)
+
+app = App()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "in_flight", "low_s", "high_s"),
+    [(signal.SIGTERM, False, 3.0, 3.8), (signal.SIGTERM, True, 0.5, 0.9), (signal.SIGINT, True, 1.5, 3.0)],
+    ids=["idle", "busy", "quick"],
+)
+def test_stop_hooks_are_told_how_long_they_have_and_what_follows_them_is_done_in_time(
+    tafe_serve: Callable[..., Running],
+    tmp_path: Path,
+    number: signal.Signals,
+    in_flight: bool,
+    low_s: float,
+    high_s: float,
+) -> None:
+    (tmp_path / "slow_stop.py").write_text(SLOW_STOP)
+    options = ["--workers", "1", "--graceful-timeout", "4s"]
+    running = tafe_serve("slow_stop:app", *options, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    if in_flight:
+        get_later(running.port, "/")
+        _begun()
+    running.signal(number)
+    assert running.wait() == 0
+    assert low_s < float((tmp_path / "deadline").read_text()) < high_s
+    assert (tmp_path / "closed").exists()
+    assert "is killed" not in running.log()
 
 
 def test_a_request_that_has_arrived_in_part_is_waited_for(tafe_serve: Callable[..., Running]) -> None:
