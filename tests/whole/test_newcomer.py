@@ -42,7 +42,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         missing("git, or this tree's history", "git clone it, with git installed")
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    copy = tmp_path_factory.mktemp("clone") / "checkout"
+    copy = tmp_path_factory.mktemp("clone") / "a checkout"  # the commands it names must stand a space
     for name in filter(None, names.split("\0")):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, copy / name)
@@ -144,8 +144,17 @@ def test_a_busy_port_is_one_line_with_its_remedy(checkout: Path) -> None:
     assert run.stderr == f"scripts/serve: port {port} is in use; try: PORT={port + 1} scripts/serve\n"
 
 
-def test_a_port_that_is_no_number_is_one_line_with_its_remedy(checkout: Path) -> None:
-    wrong = {**environment(0), "PORT": "http"}
+@pytest.mark.parametrize(
+    ("port", "complaint"),
+    [
+        ("http", "is not a number"),
+        ("0", "is not a port, which is 1 to 65535"),
+        ("65536", "is not a port, which is 1 to 65535"),
+        ("99999999999999999999", "is not a port, which is 1 to 65535"),
+    ],
+)
+def test_a_port_that_is_none_is_one_line_with_its_remedy(checkout: Path, port: str, complaint: str) -> None:
+    wrong = {**environment(0), "PORT": port}
     run = subprocess.run([checkout / "scripts" / "serve"], env=wrong, capture_output=True, text=True, check=False)
     assert run.returncode != 0
-    assert run.stderr == "scripts/serve: PORT=http is not a number; try: PORT=8001 scripts/serve\n"
+    assert run.stderr == f"scripts/serve: PORT={port} {complaint}; try: PORT=8001 scripts/serve\n"
