@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tafe import values
-from tafe.limits import KIB, MIB, Limits
+from tafe.limits import KIB, MIB, UNDERSCORES, Limits
 from tafe.values import Kind
 
 _LIMITS = Limits()
@@ -251,6 +251,30 @@ class Settings:
         "Longest body of a request; 0: no limit.",
         "larger uploads belong on object storage",
         name="max_body", low=0, high=1024 * _GIB,
+    )  # fmt: skip
+    chunk_extension_bytes: int = _row(
+        "size limits", values.SIZE, _LIMITS.chunk_extension_bytes,
+        "Most bytes of chunk extensions in one chunked body.",
+        "nobody uses them",
+        name="max_chunk_extensions", low=0, high=MIB,
+    )  # fmt: skip
+    trailer_bytes: int = _row(
+        "size limits", values.SIZE, _LIMITS.trailer_bytes,
+        "Most bytes of trailers after a chunked body; they are checked and dropped.",
+        "as much as one header field",
+        name="max_trailers", low=0, high=MIB,
+    )  # fmt: skip
+    pipelined_bytes: int = _row(
+        "size limits", values.SIZE, _LIMITS.pipelined_bytes,
+        "Most bytes of further requests read ahead while one runs; then the socket is left unread.",
+        "hundreds of small requests; a client that sends more than it reads waits",
+        name="max_pipelined", low=KIB, high=16 * MIB,
+    )  # fmt: skip
+    underscores: str = _row(
+        "size limits", values.one_of(UNDERSCORES), _LIMITS.underscores,
+        "Header fields with an underscore in their name: drop the field, refuse the request, or keep it.",
+        "nginx's default; in CGI's names X_Forwarded_For would speak for X-Forwarded-For",
+        name="header_underscores",
     )  # fmt: skip
     connections: int = _row(
         "size limits", values.NUMBER, _LIMITS.connections,

@@ -88,8 +88,11 @@ def read_addresses(raw: Any) -> tuple[str, ...]:
     addresses = _texts(raw)
     if not addresses:
         raise ValueError("is not an address")
+    seen = set()
     for address in addresses:
-        parse_address(address)
+        if parse_address(address) in seen:
+            raise ValueError(f"names {address} twice")
+        seen.add(parse_address(address))
     return addresses
 
 
@@ -207,3 +210,14 @@ ADDRESSES = Kind(
     "ADDRESS", read_addresses, _show_list, ",".join, "HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N", several=True
 )
 PEERS = Kind("PEER", read_peers, _show_list, ",".join, "IP addresses, or unix for unix sockets", several=True)
+
+
+def one_of(words: tuple[str, ...]) -> Kind:
+    """The kind of a setting that is one of `words`."""
+
+    def read(raw: Any) -> str:
+        if raw not in words:
+            raise ValueError(f"is none of {', '.join(words)}")
+        return str(raw)
+
+    return Kind("WORD", read, _quote, str, ", ".join(words))
