@@ -28,6 +28,8 @@ _DROPPED_BITS = 18  # of the 32: the 14 that stay are sign, exponent and 5 bits 
 _RAW_DROPPED_BITS = 2  # from the 16 bits counted in the hub to those 14
 _RAW_SIGN = 0x8000
 _NOTHING = _FLOAT.unpack(_FLOAT.pack(1e-9))[0]  # below a nanosecond is rounding error: zero
+BUCKETS = 0x7F800000 >> _DROPPED_BITS  # of all finite values: infinity is the first that has none
+MAX_COUNT = 2**53  # of anything that is read back: more is no count but a mistake
 _UPPER_HALF = 1 if sys.byteorder == "little" else 0
 
 
@@ -75,15 +77,35 @@ class Histogram:
         return histogram
 
     @classmethod
-    def of_pairs(cls, pairs: Sequence[int]) -> Histogram:
-        """The inverse of `pairs`; raises ValueError for what is none."""
-        if len(pairs) % 2 or not all(type(number) is int and number >= 0 for number in pairs):
-            raise ValueError("a histogram is a list of buckets, each followed by its count")
-        return cls(dict(zip(pairs[::2], pairs[1::2], strict=True)))
+    def of_packed(cls, packed: object) -> Histogram:
+        """The inverse of `packed`; raises ValueError or TypeError for what is none."""
+        if not isinstance(packed, list):
+            raise TypeError("a histogram is a list")
+        counts: dict[int, int] = {}
+        index = 0
+        for number in packed:
+            if type(number) is not int or not -BUCKETS < number <= MAX_COUNT:
+                raise ValueError("a histogram is a list of counts, with what is skipped between them as -n")
+            if number > 0:
+                counts[index] = number
+            index += -number if number < 0 else 1
+        if index > BUCKETS:
+            raise ValueError("a histogram has no such bucket")
+        return cls(counts)
 
-    def pairs(self) -> list[int]:
-        """Bucket, count, bucket, count ...: how a histogram is stored."""
-        return [number for pair in sorted(self.counts.items()) for number in pair]
+    def packed(self) -> list[int]:
+        """The counts in the order of their buckets, from 0; -n skips n empty buckets. How a histogram is stored.
+
+        Neighbours need no number of their own, which is 40 % of the size of bucket and count in turn.
+        """
+        packed: list[int] = []
+        following = 0
+        for index, count in sorted(self.counts.items()):
+            if index > following:
+                packed.append(following - index)
+            packed.append(count)
+            following = index + 1
+        return packed
 
     def add(self, value: float, count: int = 1) -> None:
         """Count `value`, `count` times."""

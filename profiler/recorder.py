@@ -59,17 +59,19 @@ class RouteTimes:
         """As it is stored."""
         waiting = Histogram.of_raw(self.waiting)
         waiting.add(0.0, self.at_once.total())
-        return {
+        line = {
             "type": "route",
             "route": route,
             "requests": self.requests,
             "errors": self.errors,
-            "total": Histogram.of_raw(self.total).pairs(),
-            "running": Histogram.of_raw(self.at_once, self.running).pairs(),
-            "waiting": waiting.pairs(),
-            "queued": Histogram.of_raw(self.queued).pairs(),
-            "longest_slice": Histogram.of_raw(self.at_once, self.longest).pairs(),
+            "total": Histogram.of_raw(self.total).packed(),
+            "running": Histogram.of_raw(self.at_once, self.running).packed(),
+            "waiting": waiting.packed(),
+            "queued": Histogram.of_raw(self.queued).packed(),
         }
+        if self.longest:  # else it is the same as `running`
+            line["longest_slice"] = Histogram.of_raw(self.at_once, self.longest).packed()
+        return line
 
 
 class Delta:
@@ -87,7 +89,7 @@ class Delta:
         delay = Histogram()
         for delay_s in self.delays_s:
             delay.add(delay_s)
-        yield {"type": "hub", **self.hub, "delay": delay.pairs()}
+        yield {"type": "hub", **self.hub, "delay": delay.packed()}
         for route, times in self.routes.items():
             yield times.line(route)
         if self.slowest:

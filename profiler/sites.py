@@ -140,7 +140,7 @@ def _line(key: tuple[str, str, int, int, bool], site: _Site) -> dict[str, Any]:
         "count": site.findings,
         "exact": site.exact,
         "busy_s": site.busy_s,
-        "busy": site.busy.pairs(),
+        "busy": site.busy.packed(),
         "harm_s": site.harm_s,
         "victims": site.victims,
         "causes": site.causes,

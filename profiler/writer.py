@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from profiler.sites import SiteTable
 
-SCHEMA = "profiler.data/1"
+SCHEMA = "profiler.data/2"
 FLUSH_S = 1.0  # what a killed worker may lose, against a few KB each time
 STOP_TIMEOUT_S = 2.0  # for the last flush to a slow disk; then the process ends without it
 MAX_HANDED_OVER = 64  # a minute of hand-overs, for a disk that blocks

@@ -169,7 +169,7 @@ def _add(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
 
 
 def _add_hub(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
-    delay = Histogram.of_pairs(line["delay"])
+    delay = Histogram.of_packed(line["delay"])
     worker.switches += line["switches"]
     worker.slices_over += line["slices_over"]
     worker.dropped += line["dropped"]
@@ -181,7 +181,7 @@ def _add_hub(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
 
 
 def _add_route(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
-    times = {name: Histogram.of_pairs(line[name]) for name in TIMES}
+    times = {name: Histogram.of_packed(line.get(name, line["running"])) for name in TIMES}
     requests, errors, name = int(line["requests"]), int(line["errors"]), str(line["route"])
     if name not in profile.routes and len(profile.routes) >= MAX_ROUTES:
         name = OTHER_ROUTES
@@ -209,7 +209,7 @@ def _slow_request(one: dict[str, Any]) -> dict[str, Any]:
 
 def _add_site(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
     file, function, first_line, number, innocent = line["key"]
-    busy = Histogram.of_pairs(line["busy"])
+    busy = Histogram.of_packed(line["busy"])
     key = (str(file), str(function), int(first_line), int(number), bool(innocent))
     site = profile.sites.get(key)
     if site is None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.model import Histogram, bucket, count_raw, middle
+from profiler.model import BUCKETS, Histogram, bucket, count_raw, middle
 
 # A nanosecond to four months, in seconds.
 SECONDS = st.floats(min_value=1e-9, max_value=1e7)
@@ -56,13 +56,25 @@ def test_merging_is_the_same_in_any_order(first: Histogram, second: Histogram, t
 
 @given(HISTOGRAMS)
 def test_a_stored_histogram_is_read_back_as_it_was(histogram: Histogram) -> None:
-    assert Histogram.of_pairs(histogram.pairs()).counts == histogram.counts
+    assert Histogram.of_packed(histogram.packed()).counts == histogram.counts
 
 
-@pytest.mark.parametrize("pairs", [[1], [1, 2, 3], [1, -2], [1, "2"], [1, None], [1.5, 2]])
-def test_what_is_no_histogram_is_refused(pairs: list[int]) -> None:
-    with pytest.raises(ValueError, match="followed by its count"):
-        Histogram.of_pairs(pairs)
+@given(HISTOGRAMS)
+def test_a_stored_histogram_names_only_the_buckets_after_a_gap(histogram: Histogram) -> None:
+    gaps = sum(index - 1 not in histogram.counts for index in histogram.counts if index)
+    assert len(histogram.packed()) == len(histogram.counts) + gaps
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        None, {}, "12", [1, "2"], [1, None], [1.5, 2], [True], [1, [2]], [-BUCKETS, 1], [-BUCKETS + 1, 1, 1],
+        [-5000, -5000, 1], [2**60],
+    ],
+)  # fmt: skip
+def test_what_is_no_histogram_is_refused(stored: object) -> None:
+    with pytest.raises((ValueError, TypeError), match="a histogram"):
+        Histogram.of_packed(stored)
 
 
 def test_nothing_and_less_are_zero() -> None:

@@ -49,9 +49,14 @@ def test_requests_with_and_without_waits_are_one_route() -> None:
     (route,) = lines(delta, "route")
     assert (route["route"], route["requests"], route["errors"]) == ("GET /", 2, 0)
     for name, slowest_ms in (("total", 8), ("running", 2), ("waiting", 5), ("queued", 1), ("longest_slice", 2)):
-        histogram = Histogram.of_pairs(route[name])
+        histogram = Histogram.of_packed(route[name])
         assert histogram.count == 2
         assert histogram.quantile(1.0) * 1000 == pytest.approx(slowest_ms, rel=0.02), name
+
+
+def test_the_longest_slices_of_requests_that_never_wait_are_their_running_times_and_stored_once() -> None:
+    (route,) = lines(record(finished(), finished(running_ms=2)), "route")
+    assert "longest_slice" not in route
 
 
 def test_a_route_named_late_is_the_one_that_counts() -> None:

@@ -83,7 +83,7 @@ def test_the_file_says_who_wrote_it_and_only_its_owner_can_read_it(
     assert re.fullmatch(rf"worker-{re.escape(host)}-{os.getpid()}-\d{{13}}\.jsonl", path.name)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     header = json.loads(path.read_text().splitlines()[0])
-    assert (header["type"], header["schema"], header["worker"]) == ("worker", "profiler.data/1", "third")
+    assert (header["type"], header["schema"], header["worker"]) == ("worker", "profiler.data/2", "third")
     assert (header["pid"], header["threshold_s"]) == (os.getpid(), 0.02)
 
 
