@@ -1,8 +1,10 @@
 """The command `tafe`: serve, report, routes, config.
 
-Every failure is one message (what, where it was set, what is allowed, what to type instead) and an exit status of 2,
-never a traceback. Options of `serve` and `config` are made from the settings table. Nothing heavy is imported before
-it is needed: `tafe --help` loads neither gevent nor gunicorn.
+Every failure is one message: what, where it was set, what is allowed, what to type instead. Exit status 2 is a
+mistake in what was typed or set, 4 an application that raises while it is loaded, 3 one whose worker ends while
+loading it (gunicorn's statuses); 130 is Ctrl-C. Of a traceback only the application's own frames are shown.
+Options of `serve` and `config` are made from the settings table. Nothing heavy is imported before it is needed:
+`tafe --help` loads neither gevent nor gunicorn.
 """
 
 from __future__ import annotations
@@ -117,6 +119,10 @@ def config(**given: Any) -> int:
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output.")
 def report(directories: tuple[str, ...], format_: str, output: str | None) -> int:
     """Show what the profiler has recorded in DIR..., several workers and machines together."""
+    for path in directories:
+        if os.path.isfile(path):
+            folder = os.path.dirname(path) or "."
+            raise UsageError(f"{path!r} is a file", allowed="directories", try_=f"tafe report {folder}")
     from tafe import profiling
 
     return profiling.report(list(directories), format_, output)

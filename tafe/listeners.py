@@ -43,12 +43,26 @@ def listen(text: str, backlog: int, set_by: str) -> socket.socket:
 
 
 def from_systemd() -> list[socket.socket]:
-    """The sockets that systemd opened for this very process (sd_listen_fds(3)); none if it did not start us."""
+    """The sockets that systemd opened for this very process (sd_listen_fds(3)); none if it did not start us.
+
+    `UsageError` if the number of sockets is none, or if one of them does not listen.
+    """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    count = int(os.environ.pop("LISTEN_FDS", "0"))
     del os.environ["LISTEN_PID"]  # not meant for our children
-    return [_inherited(_SYSTEMD_FIRST_FD + number) for number in range(count)]
+    text = os.environ.pop("LISTEN_FDS", "0")
+    if not (text.isascii() and text.isdecimal()):
+        raise UsageError(
+            f"LISTEN_FDS: {text!r} is not a number of sockets", set_by="the environment", allowed="0 or more"
+        )
+    found = []
+    for fd in range(_SYSTEMD_FIRST_FD, _SYSTEMD_FIRST_FD + int(text)):
+        try:
+            found.append(_inherited(fd))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UsageError(f"LISTEN_FDS: cannot listen on descriptor {fd}: {reason}", set_by="systemd") from None
+    return found
 
 
 def unlink(addresses: Iterable[str]) -> None:

@@ -131,7 +131,10 @@ def _namespace_package(name: str, path: Any) -> ModuleSpec | None:
 
 
 def _retry(target: Target, missing: str, folders: list[str]) -> str:
-    """A module that exists beside the missing one and is spelled like it; else how to say where it is."""
+    """The module of a file that was named; one that exists beside the missing one and is spelled like it; else how to
+    say where it is."""
+    if missing == target.module and missing.endswith(".py"):
+        return f"tafe serve {missing.removesuffix('.py')}{target.text[len(target.module) :]}"
     wanted = missing.rpartition(".")[2]
     names = set()
     for folder in folders:

@@ -53,6 +53,12 @@ def test_a_missing_module_is_answered_with_one_that_is_spelled_like_it(folder: P
     assert "there is no module 'some_site.hello.deeper'" in _message("some_site.hello.deeper:app")
 
 
+def test_a_file_s_name_is_answered_with_its_module(folder: Path) -> None:
+    _write(folder, "good.py", "")
+    assert "try:      tafe serve good\n" in _message("good.py") + "\n"
+    assert "try:      tafe serve good:app\n" in _message("good.py:app") + "\n"
+
+
 @pytest.mark.parametrize(
     ("text", "try_"),
     [

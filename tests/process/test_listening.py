@@ -90,6 +90,23 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     assert "No such file or directory" in _refusal(f"unix:{tmp_path}/no/dir")
 
 
+@pytest.mark.parametrize("count", ["two", "-1", "", "\u0662"])
+def test_a_number_of_sockets_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, count: str) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", count)
+    with pytest.raises(UsageError, match=f"LISTEN_FDS: '{count}' is not a number of sockets"):
+        listeners.from_systemd()
+    assert "LISTEN_PID" not in os.environ
+
+
+def test_a_descriptor_of_systemd_that_is_not_open_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    monkeypatch.setattr(listeners, "_SYSTEMD_FIRST_FD", 987)
+    with pytest.raises(UsageError, match="LISTEN_FDS: cannot listen on descriptor 987: Bad file descriptor"):
+        listeners.from_systemd()
+
+
 def test_newcomers_are_refused_while_handshakes_under_way_and_open_connections_go_on() -> None:
     with listeners.listen("127.0.0.1:0", 10, "--bind") as listener:
         address = listener.getsockname()
