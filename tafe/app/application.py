@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -156,10 +157,15 @@ class App:
         """
         self._worker_hooks.run_start()
 
-    def worker_stop(self) -> None:
-        """Wait for deferred work, run the stop hooks, end the threads of `tafe.offload`; failures are logged."""
-        self._deferred.join(STOP_DEADLINE_S)
-        self._worker_hooks.run_stop()
+    def worker_stop(self, deadline_s: float = STOP_DEADLINE_S) -> None:
+        """Wait for deferred work, run the stop hooks, end the threads of `tafe.offload`; failures are logged.
+
+        `deadline_s`: seconds for the first two together. Deferred work has what the stop hooks do not need by their
+        own deadlines, and at least half; a job never has more than 30 s.
+        """
+        end_s = time.monotonic() + deadline_s
+        self._deferred.join(deadline_s - min(self._worker_hooks.stop_deadline_s, deadline_s / 2))
+        self._worker_hooks.run_stop(end_s)
         offloading = sys.modules.get("tafe.offloading")  # absent if the application has no use for it
         if offloading is not None:
             offloading.offload.close()

@@ -4,12 +4,14 @@ Start hooks run in the order of registration, before the worker is ready; the fi
 deadline stops the start, and a worker that tries again (its database was down) goes on with that one. Stop hooks run
 in the opposite order, each whatever became of the others.
 Deferred work runs in a greenlet of its own under a TAFE worker, so that the next request on the same connection does
-not wait for it (a balancer reuses the connection it used last); the worker's stop waits for it. Under any other WSGI
-server, where nothing may run greenlets, it runs in the `close()` of the answer.
+not wait for it (a balancer reuses the connection it used last); the worker's stop waits for it as long as it can.
+Under any other WSGI server, where nothing may run greenlets, it runs in the `close()` of the answer.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 START_DEADLINE_S = 30.0
 # A sixth of the usual grace period (30 s at Kubernetes and gunicorn), most of which belongs to requests in flight.
 STOP_DEADLINE_S = 5.0
+# For each stop hook when the time is up already: to close what is open takes milliseconds.
+LEAST_STOP_S = 0.1
 # Deferred work that takes this long is stuck: any answer it serves was given long ago.
 DEFERRED_DEADLINE_S = 30.0
 # More than a database pool can serve at once by far; beyond it the next request to defer waits, which bounds memory.
@@ -38,11 +42,14 @@ class _Hook:
     fn: Callable[[], object]
     deadline_s: float
 
-    def run(self, when: str) -> None:
+    def run(self, when: str, left_s: float = math.inf) -> None:
         what = f"the {when} hook {name_of(self.fn)} ({where(self.fn)})"
-        message = f"{what} took longer than its deadline_s={self.deadline_s:g}"
+        if left_s < self.deadline_s:
+            limit_s, message = left_s, f"{what} took longer than the {left_s:.3g} s that were left of the worker's stop"
+        else:
+            limit_s, message = self.deadline_s, f"{what} took longer than its deadline_s={self.deadline_s:g}"
         try:
-            Deadline(self.deadline_s, TimeoutError, message).run(self.fn)
+            Deadline(limit_s, TimeoutError, message).run(self.fn)
         except BaseException as exc:
             exc.add_note(f"raised in {what}")
             raise
@@ -70,12 +77,17 @@ class WorkerHooks:
             self.start[self._started].run("start")
             self._started += 1
 
-    def run_stop(self) -> None:
-        """Run the stop hooks; what they raise is logged."""
+    @property
+    def stop_deadline_s(self) -> float:
+        """What the stop hooks may take one after the other."""
+        return sum(hook.deadline_s for hook in self.stop)
+
+    def run_stop(self, end_s: float) -> None:
+        """Run the stop hooks, which shall be done at `end_s` of the monotonic clock; what they raise is logged."""
         self._started = 0
         for hook in reversed(self.stop):
             try:
-                hook.run("stop")
+                hook.run("stop", max(end_s - time.monotonic(), LEAST_STOP_S))
             except Exception:  # noqa: BLE001 - the hooks after it must run whatever a user's raises
                 log.exception("a stop hook failed")
 
@@ -100,8 +112,8 @@ class DeferredWork:
         self._pool.spawn(_run_jobs, request, DEFERRED_DEADLINE_S)
 
     def join(self, timeout_s: float) -> None:
-        """Wait for what is still running; what is left then is logged and abandoned."""
-        if self._pool is not None and not self._pool.join(timeout=timeout_s):
+        """Wait for what is still running (inf: until it is done); what is left then is logged and abandoned."""
+        if self._pool is not None and not self._pool.join(timeout=timeout_s if timeout_s < math.inf else None):
             log.error("deferred work of %d requests was abandoned at the worker's stop", len(self._pool))
 
 

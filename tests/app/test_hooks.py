@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import gevent
@@ -328,15 +329,55 @@ def test_deferred_work_that_hangs_is_ended_and_named(
     assert "r-1" in caplog.text
 
 
-def test_a_stop_abandons_deferred_work_that_does_not_end(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("tafe.app.application.STOP_DEADLINE_S", 0.01)
+def waits_at_stop(monkeypatch: pytest.MonkeyPatch, app: tafe.App, *deadline_s: float) -> float:
+    """How long the stop is ready to wait for deferred work."""
+    waits: list[float] = []
+    monkeypatch.setattr(app._deferred, "join", waits.append)
+    app.worker_stop(*deadline_s)
+    return waits[0]
+
+
+def test_deferred_work_has_the_time_that_the_worker_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = tafe.App()
+    assert waits_at_stop(monkeypatch, app, 18.0) == 18.0
+    assert waits_at_stop(monkeypatch, app) == hooks.STOP_DEADLINE_S
+    app.on_stop(deadline_s=3)(lambda: None)
+    assert waits_at_stop(monkeypatch, app, 18.0) == 15.0
+    app.on_stop(deadline_s=60)(lambda: None)
+    assert waits_at_stop(monkeypatch, app, 18.0) == 9.0
+    assert waits_at_stop(monkeypatch, app, 0.0) == 0.0
+
+
+def test_a_stop_without_a_limit_waits_for_deferred_work_until_it_is_done() -> None:
+    done = Event()
+    app = deferring(lambda id_, twice: (gevent.sleep(0.01), done.set()))
+    assert app.test_client().get("/x", environ={"tafe.request_id": "r-1"}).status == 200
+    app.worker_stop(float("inf"))
+    assert done.is_set()
+
+
+def test_stop_hooks_are_ended_with_the_workers_time_but_each_is_run(caplog: pytest.LogCaptureFixture) -> None:
+    app = tafe.App()
+    order: list[str] = []
+    app.on_stop(lambda: order.append("last"))
+
+    @app.on_stop
+    def hangs() -> None:
+        order.append("first")
+        gevent.sleep(60)
+
+    with gevent.Timeout(2):
+        app.worker_stop(0.0)
+    assert order == ["first", "last"]
+    assert re.search(r"stop hook .*hangs .* took longer than the 0.1 s that were left", caplog.text)
+
+
+def test_a_stop_abandons_deferred_work_that_does_not_end(caplog: pytest.LogCaptureFixture) -> None:
     release = Event()
     app = deferring(lambda id_, twice: release.wait(5))
     with caplog.at_level(logging.ERROR):
         app.test_client().get("/x", environ={"tafe.request_id": "r-1"})
-        app.worker_stop()
+        app.worker_stop(0.01)
     assert "deferred work of 1 requests was abandoned" in caplog.text
     release.set()
     app.worker_stop()
