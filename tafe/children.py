@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
 
-from tafe import load
+from tafe import listeners, load
 from tafe.generations import Member
 from tafe.resolve import Resolved
 from tafe.scoreboard import Scoreboard, Slot
@@ -69,6 +69,11 @@ class Generation:
     def settings(self) -> Settings:
         """What its workers obey."""
         return self.application.settings
+
+    @property
+    def where(self) -> str:
+        """Its addresses, as a client would write them."""
+        return " and ".join(listeners.name(one) for one in self.listeners.values())
 
 
 @dataclass
@@ -147,9 +152,12 @@ class Children:
         sys.exit(0)
 
     def tell(self, child: Child, number: signal.Signals, kill_after_s: float) -> None:
-        """Tell a worker to stop; it is killed if it is still there after `kill_after_s`."""
+        """Tell a worker to stop; it is killed if it is still there after `kill_after_s`, unless this is its death."""
         child.told = True
-        child.kill_s = min(child.kill_s or float("inf"), time.monotonic() + kill_after_s)
+        if number is signal.SIGKILL:
+            child.kill_s = None
+        else:
+            child.kill_s = min(child.kill_s or float("inf"), time.monotonic() + kill_after_s)
         os.kill(child.pid, number)  # it is ours until it is reaped, so the process id cannot be another's
 
     def tell_all(self, number: signal.Signals, kill_after_s: float) -> None:

@@ -93,7 +93,7 @@ class Master(Arbiter):
         return 0
 
     def start(self) -> None:
-        """Write the pid file, take the signals, say what is served where."""
+        """Write the pid file, take the signals, say what is started where."""
         self.pid = os.getpid()
         settings = self._serving.settings
         if settings.pid_file:
@@ -103,11 +103,11 @@ class Master(Arbiter):
             except (RuntimeError, OSError) as error:
                 raise UsageError(f"--pid-file: {error}", try_="another file, or stop the other server") from None
         self.init_signals()
-        addresses = " and ".join(listeners.name(one) for one in self._serving.listeners.values())
         workers = f"{settings.workers} worker{'s' if settings.workers > 1 else ''}"
         profile = settings.profile_path
         profiled = f"profile in {profile} (tafe report {profile})" if profile else "not profiled"
-        self.log.info("tafe %s serves %s at %s with %s, %s", __version__, settings.app, addresses, workers, profiled)
+        where = self._serving.where
+        self.log.info("tafe %s: starting %s at %s with %s, %s", __version__, settings.app, where, workers, profiled)
 
     def _turn(self) -> None:
         self._handle_signals(self._pause_s())
@@ -196,6 +196,8 @@ class Master(Arbiter):
                 self._spawn(self._serving)
         for child in self._children:
             if child.pid in plan.drain:
+                if child.slot.retiring:
+                    self.log.info("worker %d has served %d requests and is replaced", child.pid, child.slot.requests)
                 self._children.tell(child, signal.SIGTERM, self._serving.settings.graceful_timeout_s)
 
     def _observe(self, now: float) -> None:
@@ -209,7 +211,8 @@ class Master(Arbiter):
             systemd.sd_notify(f"READY=1\nSTATUS=serving {self._serving.settings.app}", self.log)
         if not self._announced and sum(child.ready_s is not None for child in serving) >= self.num_workers:
             self._announced = True
-            self.log.info("ready after %.1f s", now - self._serving.started_s)
+            app, where = self._serving.settings.app, self._serving.where
+            self.log.info("ready after %.1f s: %s is served at %s", now - self._serving.started_s, app, where)
         steady = [child for child in serving if child.ready_s is not None and now - child.ready_s > STEADY_S]
         if self._backoff.failures and len(steady) >= self.num_workers:
             self._backoff.steady()

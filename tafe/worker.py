@@ -185,6 +185,7 @@ class TafeWorker(Worker):
         self._accept(self._may_accept())
         if sum(server.requests for server in self._servers) >= self.max_requests:
             if self.slot is None:
+                self.log.info("worker %d has served %d requests and ends", self.pid, self.max_requests)
                 self._told.set()
             else:
                 self.slot.retiring = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -141,11 +142,16 @@ def test_a_busy_port_ends_the_command_before_anything_is_forked(tafe_serve: Call
 
 
 @pytest.mark.real
-def test_the_startup_line_names_address_workers_and_profile(tafe_serve: Callable[..., Running]) -> None:
+def test_the_first_line_says_what_is_started_and_the_line_of_readiness_where_it_is_served(
+    tafe_serve: Callable[..., Running],
+) -> None:
     running = tafe_serve(APP, "--workers", "1")
     line = running.log().splitlines()[0]
-    assert f"serves {APP} at http://127.0.0.1:{running.port} with 1 worker, " in line
+    assert f"starting {APP} at http://127.0.0.1:{running.port} with 1 worker, " in line
     assert line.endswith(f"profile in {running.profile_dir} (tafe report {running.profile_dir})")
+    running.wait_all_ready()
+    last = running.log().splitlines()[-1]
+    assert re.search(rf" ready after \d\.\d s: {APP} is served at http://127.0.0.1:{running.port}$", last)
 
 
 @pytest.mark.real

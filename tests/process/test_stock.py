@@ -190,6 +190,7 @@ def test_max_requests_and_the_heartbeat_timeout_are_gunicorns(
     _serving(server, port)
     first = get(port).body
     until(lambda: get(port).body != first, "another worker")
+    assert server.log().count(f"worker {first} has served 5 requests and ends") == 1
     stuck = get_later(port, "/spin/20")
     until(lambda: "WORKER TIMEOUT" in server.log(), "noticed")
     assert stuck.exception(10) is not None

@@ -210,6 +210,9 @@ def test_a_worker_that_has_served_its_requests_is_replaced_before_it_goes(tafe_s
     assert stream.refused == 0
     assert len(stream.bodies()) > 2
     assert min(seen) >= 2
+    for pid in pids:
+        (count,) = re.findall(rf"worker {pid} has served (\d+) requests and is replaced", running.log())
+        assert int(count) >= 40
 
 
 def test_a_long_import_is_not_taken_for_a_stuck_worker(tafe_serve: Callable[..., Running], tmp_path: Path) -> None:
