@@ -62,6 +62,8 @@ def test_a_value_that_cannot_be_read_is_explained_in_full() -> None:
         ({"max_body": "10 apples"}, "'10 apples' is not a size such as", "0B to 1024GiB", "--max-body 1GiB"),
         ({"bind": ("8000",)}, "'8000' has no port from 0 to 65535", "HOST:PORT", "--bind 127.0.0.1:8000"),
         ({"bind": ("a:1", "h:70000")}, "'a:1, h:70000' has no port", "unix:PATH", "--bind 127.0.0.1:8000"),
+        ({"bind": ("a:1", "b:1", "a:1")}, "'a:1, b:1, a:1' names a:1 twice", "HOST:PORT", "--bind 127.0.0.1:8000"),
+        ({"bind": (":80,0.0.0.0:80",)}, "names 0.0.0.0:80 twice", "HOST:PORT", "--bind 127.0.0.1:8000"),
         ({"bind": ("::1:80",)}, "'::1:80' is an IPv6 address without brackets", "[IPV6]:PORT", "--bind"),
         ({"health_path": "health"}, "'health' does not begin and end with a slash", "/PATH/", "--health-path /-/"),
     ],
