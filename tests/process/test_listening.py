@@ -205,6 +205,29 @@ def test_systemd_is_told_of_readiness_and_of_the_stop(tafe_serve: Callable[..., 
 
 
 @pytest.mark.real
+def test_systemd_is_told_when_the_application_is_loaded_and_not_before_nor_when_its_database_is_there(
+    tafe_serve: Callable[..., Running], servers_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "lacking.py").write_text(
+        "import os, time\nimport tafe\n"
+        "while not os.path.exists('go'):\n    time.sleep(0.01)\n"
+        "app, db = tafe.App(), tafe.Database.from_url('mysql://a:b@127.0.0.1:1/c')\n"
+    )
+    path = servers_dir / "loaded.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(path))
+        env = {"NOTIFY_SOCKET": str(path), "PYTHONPATH": str(ROOT)}
+        running = tafe_serve("lacking:app", cwd=tmp_path, env=env, wait_ready=False)
+        supervisor.settimeout(0.5)  # much longer than a worker takes to be forked
+        with pytest.raises(TimeoutError):
+            supervisor.recv(1000)
+        (tmp_path / "go").touch()
+        supervisor.settimeout(10)
+        assert supervisor.recv(1000).startswith(b"READY=1\n")
+        assert not running.is_ready()
+
+
+@pytest.mark.real
 @pytest.mark.parametrize(("options", "scheme"), [([], "https"), (["--trusted-proxies", "10.0.0.1"], "http")])
 def test_only_trusted_proxies_say_that_the_client_came_over_tls(
     tafe_serve: Callable[..., Running], options: list[str], scheme: str
