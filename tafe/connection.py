@@ -92,7 +92,7 @@ class Connection(Transport):
         elif state is State.LINGERING:
             self._missing -= len(data)
             if self._missing <= 0:
-                self.close()
+                self._pause()  # closing now could reset what the client has not read yet; the deadline will
         else:
             self._buffer += data
             if len(self._buffer) >= self.server.limits.pipelined_bytes:
