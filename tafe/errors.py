@@ -157,6 +157,10 @@ class Unavailable(TafeError):
         self.retry_after_s = retry_after_s
 
 
+class OffloadTimeout(TafeError, TimeoutError):
+    """A call in a native thread took longer than the `timeout_s` it was given; answered as 504."""
+
+
 class DatabaseUnavailable(Unavailable):
     """No connection to the database could be made, or it was lost; neither message nor detail holds credentials."""
 

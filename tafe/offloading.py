@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tafe.app.binding import name_of
 from tafe.app.deadline import Deadline
-from tafe.errors import Unavailable, UsageError
+from tafe.errors import OffloadTimeout, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from gevent.threadpool import ThreadPool
@@ -84,7 +84,8 @@ class Offload:
     def __call__(self, fn: Callable[..., T], /, *args: Any, timeout_s: float | None = None, **kwargs: Any) -> T:
         """Call `fn(*args, **kwargs)` in a thread, in a copy of the caller's context; return or raise what it does.
 
-        `timeout_s`: seconds after which `TimeoutError` is raised and the call abandoned; None: no limit.
+        `timeout_s`: seconds after which the call is abandoned and `errors.OffloadTimeout` raised, a `TimeoutError` that
+        is answered as 504 unless the handler catches it; None: no limit. One that `fn` itself raises stays as it is.
         Raises `Unavailable` at once when `size` calls run and `queue` wait.
         """
         if self.in_flight >= self._size + self._queue:
@@ -95,7 +96,7 @@ class Offload:
             self._wait(pool, call)
         else:
             message = f"the offloaded {name_of(fn)} took longer than timeout_s={timeout_s:g}"
-            Deadline(timeout_s, TimeoutError, message).run(self._wait, pool, call)
+            Deadline(timeout_s, OffloadTimeout, message).run(self._wait, pool, call)
         if call.error is not None:
             raise call.error
         value: T = call.value

@@ -119,6 +119,27 @@ def test_a_call_that_takes_too_long_is_left_to_its_thread_and_counted(pool: Any)
     assert offload(len, "abc", timeout_s=5) == 3
 
 
+def test_an_offloaded_call_that_takes_too_long_is_a_504_and_the_handlers_own_timeout_error_a_500(
+    pool: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    offload = pool(size=1)
+    release = threading.Event()
+    app = tafe.App()
+    app.get("/slow")(lambda: offload(release.wait, 5, timeout_s=0.02))
+
+    def connect() -> None:
+        raise TimeoutError("upstream")
+
+    app.get("/inside")(lambda: offload(connect, timeout_s=5))
+    app.get("/outside")(connect)
+    answer = app.test_client().get("/slow")
+    assert (answer.status, answer.json()["error"]["code"]) == (504, "timeout")
+    assert [(one.levelname, one.exc_info is not None) for one in caplog.records] == [("WARNING", True)]
+    release.set()
+    assert app.test_client().get("/inside").status == 500
+    assert app.test_client().get("/outside").status == 500
+
+
 def test_a_call_whose_caller_gave_up_before_it_started_never_runs(pool: Any) -> None:
     offload = pool(size=1, queue=5)
     release = threading.Event()
