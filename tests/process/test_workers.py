@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,6 +167,27 @@ def test_other_signals_harm_neither_arbiter_nor_workers(tafe_serve: Callable[...
     time.sleep(0.2)  # nothing happens, which cannot be waited for
     assert running.worker_pids() == pids
     assert get(running.port).status == 200
+
+
+@pytest.mark.parametrize("clients", [0, 3])
+def test_an_idle_server_uses_nearly_no_processor_time(tafe_serve: Callable[..., Running], clients: int) -> None:
+    running = _ready(tafe_serve(APP, "--workers", "1"))
+    with contextlib.ExitStack() as stack:
+        for _ in range(clients):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=5))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        pids = [running.pid, *running.worker_pids()]
+        before = [_processor_s(pid) for pid in pids]
+        time.sleep(2)  # it is measured that nothing happens
+        used = [_processor_s(pid) - start for pid, start in zip(pids, before, strict=True)]
+    assert max(used) < 0.1  # 5 %; ten heartbeats a second take well under 1 %
+
+
+def _processor_s(pid: int) -> float:
+    """What the process has used, from proc_pid_stat(5): fields 14 and 15, utime and stime."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_stuck_worker_is_replaced_and_the_log_says_where_it_was_stuck(tafe_serve: Callable[..., Running]) -> None:
