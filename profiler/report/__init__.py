@@ -30,6 +30,10 @@ def run(directories: list[str], format: str = "text", output: str | None = None)
     if render is None:
         raise ProfilerError(f"{format!r} is not a format", f"use {' or '.join(FORMATS)}")
     profile = read(directories)
+    if profile.skipped:
+        files = "1 file" if len(profile.skipped) == 1 else f"{len(profile.skipped)} files"
+        path, schema = next(iter(profile.skipped.items()))
+        print(f"profiler: skipped {files} of another schema: {path!r} is of {schema!r}", file=sys.stderr)  # noqa: T201
     if profile.unreadable:
         lines = "1 line" if profile.unreadable == 1 else f"{profile.unreadable} lines"
         print(f"profiler: {lines} could not be read (a worker that was killed leaves one)", file=sys.stderr)  # noqa: T201

@@ -11,7 +11,7 @@ from typing import Any
 
 from profiler.model import Histogram
 from profiler.report.advice import advise
-from profiler.report.reader import TIMES, Profile, Route, Site, SiteKey, Worker
+from profiler.report.profile import TIMES, Profile, Route, Site, SiteKey, Worker
 
 SCHEMA = "profiler.report/1"
 
@@ -22,11 +22,12 @@ def build(profile: Profile) -> Report:
     """The report of a profile."""
     start_s = min(worker.start_s for worker in profile.workers)
     end_s = max(worker.end_s for worker in profile.workers)
+    thresholds_s = [worker.threshold_s for worker in profile.workers if worker.threshold_s is not None]
     routes = sorted(profile.routes.items(), key=lambda item: (-item[1].requests, item[0]))
     return {
         "schema": SCHEMA,
-        "window": {"start": _iso(start_s), "end": _iso(end_s), "duration_s": round(end_s - start_s, 3)},
-        "threshold_ms": _ms(min(profile.thresholds_s, default=0.0)),
+        "window": {"start": _iso(start_s), "end": _iso(end_s), "duration_s": round(max(0.0, end_s - start_s), 3)},
+        "threshold_ms": _ms(min(thresholds_s, default=0.0)),
         "workers": [_worker(worker) for worker in profile.workers],
         "hub": {"delay_ms": _quantiles(profile.delay)},
         "sites": _sites(profile.sites),
@@ -44,7 +45,7 @@ def _worker(worker: Worker) -> dict[str, Any]:
         "switches": worker.switches,
         "slices_over": worker.slices_over,
         "hub_busy_ratio": round(busy_s / worker.wall_s, 4) if worker.wall_s else 0.0,
-        "overhead_ratio": round(worker.overhead_s / busy_s, 4) if busy_s else 0.0,
+        "overhead_ratio": min(1.0, round(worker.overhead_s / busy_s, 4)) if busy_s else 0.0,
         "dropped": worker.dropped,
         "displaced": worker.displaced,
     }

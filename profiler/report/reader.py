@@ -1,10 +1,8 @@
 """Reads the workers' files and adds them up, whoever wrote them and in whatever order.
 
-Every line is complete in itself (writer.py), so a line that cannot be read costs only itself: it is counted,
-and told apart where it is just the last line of a worker that was killed. Lines of an unknown type are passed
-over: a newer writer.
-Bounded: `MAX_ROUTES` routes, `MAX_SITES` sites and `SLOWEST` requests, whatever the number of files; what is
-beyond is counted as dropped.
+Every line is complete in itself (writer.py), so a line that cannot be read costs only itself, and is counted. A file of
+another schema is skipped and named. Lines of an unknown type are passed over: a newer writer. A file that goes away
+between being listed and being read was pruned by a worker.
 """
 
 from __future__ import annotations
@@ -12,89 +10,27 @@ from __future__ import annotations
 import glob
 import json
 import os
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 from profiler.errors import ProfilerError
-from profiler.model import Histogram
-from profiler.recorder import OTHER_ROUTES
+from profiler.report.profile import Profile, Worker, add, add_header, add_site, moment, text
 from profiler.writer import SCHEMA
 
-MAX_ROUTES = 2000  # ten times what a worker stores a second
-MAX_SITES = 20_000  # some 60 MB at worst; ground for one report of many hosts
-SLOWEST = 20  # requests a reader looks at
-MAX_SITE_ROUTES = 50
-TIMES = ("total", "running", "waiting", "queued", "longest_slice")
+MAX_LINE_BYTES = 4 << 20  # a slow slice with the deepest stack and the longest paths is a tenth of it
 
-SiteKey = tuple[str, str, int, int, bool]  # file, function, its first line, line or 0, innocent
+_ODD = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
+_Sessions = dict[tuple[str, int, float], Worker]  # by host, pid and start
 
 
-@dataclass
-class Worker:
-    """One file."""
-
-    path: str
-    host: str = ""
-    pid: int = 0
-    start_s: float = 0.0
-    end_s: float = 0.0
-    requests: int = 0
-    switches: int = 0
-    slices_over: int = 0
-    wall_s: float = 0.0
-    idle_s: float = 0.0
-    overhead_s: float = 0.0
-    dropped: int = 0
-    displaced: int = 0
-    unreadable: int = 0
+class _OtherSchema(Exception):
+    """The file's first line names another schema."""
 
 
-@dataclass
-class Route:
-    """One route, of all workers."""
+def read(directories: list[str], since_s: float = 0.0) -> Profile:
+    """Read every worker's file in these directories; of them, what was written from `since_s` (Unix time) on.
 
-    requests: int = 0
-    errors: int = 0
-    times: dict[str, Histogram] = field(default_factory=lambda: {name: Histogram() for name in TIMES})
-
-
-@dataclass
-class Site:
-    """One site, of all workers."""
-
-    count: int = 0
-    exact: int = 0
-    busy_s: float = 0.0
-    busy: Histogram = field(default_factory=Histogram)
-    harm_s: float = 0.0
-    victims: int = 0
-    causes: dict[str, float] = field(default_factory=dict)
-    routes: set[str] = field(default_factory=set)
-    lines: dict[int, tuple[float, str]] = field(default_factory=dict)  # line: seconds, source
-    stack: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Profile:
-    """Everything that was read."""
-
-    workers: list[Worker] = field(default_factory=list)
-    thresholds_s: set[float] = field(default_factory=set)
-    delay: Histogram = field(default_factory=Histogram)
-    routes: dict[str, Route] = field(default_factory=dict)
-    sites: dict[SiteKey, Site] = field(default_factory=dict)
-    slowest: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def unreadable(self) -> int:
-        """Lines that could not be read, in all files."""
-        return sum(worker.unreadable for worker in self.workers)
-
-
-def read(directories: list[str]) -> Profile:
-    """Read every worker's file in these directories.
-
-    Raises ProfilerError when a directory does not exist, or none of them holds a profile.
+    Raises ProfilerError when a directory does not exist, or none of them holds a profile that can be read.
     """
     paths: set[str] = set()
     for directory in directories:
@@ -103,130 +39,107 @@ def read(directories: list[str]) -> Profile:
                 f"there is no directory {directory!r}", "name the one the server was told to profile into"
             )
         paths.update(glob.glob(os.path.join(glob.escape(directory), "worker-*.jsonl")))
-    profile = Profile()
+    profile = Profile(since_s=since_s)
+    sessions: _Sessions = {}
     for path in sorted(paths):
-        _read_file(path, profile)
+        profile.workers += _read_file(path, profile, sessions)
+    for worker in profile.workers:
+        if worker.still_open is not None:  # the worker did not live to see its end
+            _add_open(worker.still_open, worker, profile)
+        # The hub's figures are written less often than the sites: a killed worker has fewer of them.
+        worker.slices_over = max(worker.slices_over, worker.sited)
+        worker.start_s = max(worker.start_s, since_s)
+    seen = bool(profile.workers)
+    profile.workers = [worker for worker in profile.workers if worker.end_s]
+    profile.sites = {key: site for key, site in profile.sites.items() if site.count}
     if not profile.workers:
-        named = ", ".join(repr(directory) for directory in directories)
-        raise ProfilerError(
-            f"there is no profile in {named}", "serve some requests with the profiler on, then ask again"
-        )
+        _refuse(", ".join(repr(directory) for directory in directories), profile, seen=seen)
     return profile
 
 
-def _read_file(path: str, profile: Profile) -> None:
-    worker = Worker(path)
-    still_open: dict[str, Any] | None = None
+def _refuse(named: str, profile: Profile, *, seen: bool) -> NoReturn:
+    if profile.skipped:
+        path, schema = next(iter(profile.skipped.items()))
+        raise ProfilerError(f"{path!r} is of schema {schema!r}, not {SCHEMA!r}", "use the profiler that wrote it")
+    if seen:
+        raise ProfilerError(f"nothing in {named} is that new", "go back further with --since, or leave it out")
+    if profile.unreadable:
+        raise ProfilerError(
+            f"nothing in {named} can be read: its worker-*.jsonl files hold no line of a profile",
+            "name the directory the server was told to profile into",
+        )
+    raise ProfilerError(f"there is no profile in {named}", "serve some requests with the profiler on, then ask again")
+
+
+def _read_file(path: str, profile: Profile, sessions: _Sessions) -> list[Worker]:
+    """Add a file; returns the worker it tells of, unless that is known already or there is none."""
+    worker = Worker()
+    found: list[Worker] = []
+    unreadable = 0
     try:
-        with open(path, "rb") as file:
-            for text in file:
-                try:
-                    line = json.loads(text)
-                    worker.end_s = float(line["t"])
-                    if line["type"] == "open":
-                        still_open = line
-                        continue
-                    still_open = None  # the hub went on
-                    _add(line, worker, profile)
-                except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-                    worker.unreadable += 1
-                    worker.dropped += 1
+        for raw in _lines(path):
+            try:
+                line = json.loads(raw, parse_constant=_no_number)
+                at_s = moment(line["t"])
+                if line["type"] == "worker":
+                    worker, new = _session(line, sessions)
+                    found += new
+                else:
+                    _add(line, at_s, worker, profile)
+                    found = found or ([] if worker.host else [worker])
+                    worker.start_s = worker.start_s or at_s
+                if at_s >= profile.since_s:
+                    worker.end_s = max(worker.end_s, at_s)
+            except _ODD:
+                unreadable += 1
+    except _OtherSchema as other:
+        profile.skipped[path] = str(other)
+    except FileNotFoundError:
+        pass
     except OSError as error:
         raise ProfilerError(
             f"cannot read {path!r}: {error.strerror}", "run the report as the user of the server"
         ) from error
-    if not worker.start_s:  # not even its first line
-        if not worker.unreadable:
-            return
-        worker.start_s = worker.end_s = worker.end_s or os.path.getmtime(path)
-    if still_open is not None:  # the worker did not live to see its end
+    profile.unreadable += unreadable
+    worker.dropped += unreadable
+    return found
+
+
+def _lines(path: str) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while raw := file.readline(MAX_LINE_BYTES):
+            yield raw
+
+
+def _session(line: dict[str, Any], sessions: _Sessions) -> tuple[Worker, list[Worker]]:
+    """The worker of a header, and again if it is new."""
+    schema = text(line["schema"])
+    if schema != SCHEMA:
+        raise _OtherSchema(schema)
+    worker = add_header(line)
+    known = sessions.setdefault((worker.host, worker.pid, worker.start_s), worker)
+    return known, [worker] if known is worker else []
+
+
+def _add(line: dict[str, Any], at_s: float, worker: Worker, profile: Profile) -> None:
+    if at_s < profile.since_s:
+        if line["type"] == "site":
+            add_site(line, worker, profile, only_texts=True)
+    elif line["type"] == "open":
+        worker.still_open = line
+    else:
+        worker.still_open = None  # the hub went on
+        add(line, worker, profile)
+
+
+def _add_open(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
+    try:
+        add_site(line, worker, profile)
         worker.slices_over += 1
-        _add_site(still_open, worker, profile)
-    profile.workers.append(worker)
+    except _ODD:
+        profile.unreadable += 1
+        worker.dropped += 1
 
 
-def _add(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
-    match line["type"]:
-        case "worker":
-            if line["schema"] != SCHEMA:
-                raise ProfilerError(
-                    f"{worker.path!r} is of schema {line['schema']!r}, not {SCHEMA!r}", "use the profiler that wrote it"
-                )
-            worker.host, worker.pid, worker.start_s = str(line["host"]), int(line["pid"]), float(line["t"])
-            profile.thresholds_s.add(float(line["threshold_s"]))
-        case "hub":
-            _add_hub(line, worker, profile)
-        case "route":
-            _add_route(line, worker, profile)
-        case "site":
-            _add_site(line, worker, profile)
-        case "slowest":
-            profile.slowest += [_slow_request(one) for one in line["requests"]]
-            profile.slowest.sort(key=lambda request: -request["total_s"])
-            del profile.slowest[SLOWEST:]
-        case "dropped":
-            worker.dropped += int(line["count"])
-
-
-def _add_hub(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
-    delay = Histogram.of_packed(line["delay"])
-    worker.switches += line["switches"]
-    worker.slices_over += line["slices_over"]
-    worker.dropped += line["dropped"]
-    worker.displaced += line["displaced"]
-    worker.wall_s += line["wall_s"]
-    worker.idle_s += line["idle_s"]
-    worker.overhead_s += line["overhead_s"]
-    profile.delay.merge([delay])
-
-
-def _add_route(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
-    times = {name: Histogram.of_packed(line.get(name, line["running"])) for name in TIMES}
-    requests, errors, name = int(line["requests"]), int(line["errors"]), str(line["route"])
-    if name not in profile.routes and len(profile.routes) >= MAX_ROUTES:
-        name = OTHER_ROUTES
-        worker.dropped += requests
-    route = profile.routes.setdefault(name, Route())
-    worker.requests += requests
-    route.requests += requests
-    route.errors += errors
-    for time_name, histogram in times.items():
-        route.times[time_name].merge([histogram])
-
-
-def _slow_request(one: dict[str, Any]) -> dict[str, Any]:
-    numbers = ("started", "total_s", "running_s", "waiting_s", "queued_s")
-    return {
-        "route": str(one["route"]),
-        "request_id": str(one["request_id"]),
-        **{name: float(one[name]) for name in numbers},
-        "blamed": [
-            {"file": str(by["file"]), "line": int(by["line"]), "route": str(by["route"]), "s": float(by["s"])}
-            for by in one["blamed"]
-        ],
-    }
-
-
-def _add_site(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
-    file, function, first_line, number, innocent = line["key"]
-    busy = Histogram.of_packed(line["busy"])
-    key = (str(file), str(function), int(first_line), int(number), bool(innocent))
-    site = profile.sites.get(key)
-    if site is None:
-        if len(profile.sites) >= MAX_SITES:
-            worker.dropped += int(line["count"])
-            return
-        site = profile.sites[key] = Site()
-    site.count += int(line["count"])
-    site.exact += int(line["exact"])
-    site.busy_s += line["busy_s"]
-    site.busy.merge([busy])
-    site.harm_s += line["harm_s"]
-    site.victims += line["victims"]
-    for cause, seconds in line["causes"].items():
-        site.causes[cause] = site.causes.get(cause, 0.0) + seconds
-    if len(site.routes) < MAX_SITE_ROUTES:
-        site.routes.update(line["routes"])
-    for number, weight_s, source in line["lines"]:
-        site.lines[number] = (site.lines.get(number, (0.0, ""))[0] + weight_s, source)
-    site.stack = site.stack or line["stack"]
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")

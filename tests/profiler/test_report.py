@@ -17,7 +17,8 @@ from profiler.render import text
 from profiler.report import main, run
 from profiler.report.advice import advise
 from profiler.report.build import build
-from profiler.report.reader import MAX_ROUTES, read
+from profiler.report.profile import MAX_ROUTES
+from profiler.report.reader import read
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(__file__).parent / "data"
@@ -191,6 +192,15 @@ def test_a_line_cut_by_a_kill_is_counted_and_the_rest_is_read(
         b'{"t":1,"type":"slowest","requests":[{}]}\n',
         b'{"t":1,"type":"dropped","count":"many"}\n',
         b"\x00" * 4096 + b"\n",
+        b'{"t":1e300,"type":"x"}\n',
+        b'{"t":NaN,"type":"x"}\n',
+        b'{"t":-1,"type":"x"}\n',
+        b"[" * 100_000 + b"\n",
+        b'{"t":1,"type":"dropped","count":' + b"9" * 400 + b"}\n",
+        (
+            b'{"t":1,"type":"hub","wall_s":1,"idle_s":0,"overhead_s":0,"switches":1,"slices_over":0,"dropped":0,'
+            b'"displaced":0,"failures":0,"delay":[0,1,-99999999999,5]}\n'
+        ),
     ],
 )
 def test_an_unreadable_line_costs_only_itself(tmp_path: Path, line: bytes) -> None:
