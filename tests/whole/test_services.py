@@ -135,6 +135,7 @@ def test_a_server_that_dies_before_it_is_ready_shows_the_end_of_its_log(tmp_path
     server.kill()
 
 
+@pytest.mark.real
 def test_a_process_left_behind_by_its_parent_is_found_and_ended(tmp_path: Path) -> None:
     server = processes.Server(["sh", "-c", "sleep 60 & echo $! >left; wait"], tmp_path / "log", cwd=tmp_path)
     server.wait_until((tmp_path / "left").exists, "started", 5.0)
