@@ -245,13 +245,16 @@ class Pool:
 
     def _timed_out(self) -> Unavailable:
         self._timeouts += 1
-        if not self._policy.size:
-            reason = self._reason or f"no connection was made within acquire_timeout_s={self.acquire_timeout_s:g}"
-            return DatabaseUnavailable(f"database {self.name} is unavailable", detail=reason)
-        stayed = f"all {self._policy.size} connections stayed in use"
-        return PoolTimeout(
-            f"database {self.name} is busy", detail=f"{stayed} for acquire_timeout_s={self.acquire_timeout_s:g}"
-        )
+        policy = self._policy
+        limit = f"acquire_timeout_s={self.acquire_timeout_s:g}"
+        stayed = f"all {policy.size} connections stayed in use for {limit}"
+        if not policy.size:
+            detail = self._reason or f"no connection was made within {limit}"
+        elif policy.failures:  # those in use may be dead as well: a transaction finds out with its next statement
+            detail = f"{stayed}, and no other can be made: {self._reason}"
+        else:
+            return PoolTimeout(f"database {self.name} is busy", detail=stayed)
+        return DatabaseUnavailable(f"database {self.name} is unavailable", detail=detail)
 
     def _refusal(self) -> DatabaseUnavailable:
         reason = "it was closed" if self._policy.closed else self._reason

@@ -104,6 +104,22 @@ def test_a_waiter_gives_up_after_acquire_timeout(sqlite_url: str, connect: Calla
     assert database.fetch_one("SELECT 1 AS a") == {"a": 1}
 
 
+def test_a_waiter_is_told_that_the_database_is_unavailable_while_a_transaction_holds_on_but_connects_fail(
+    tmp_path: Path, connect: Callable[..., Database]
+) -> None:
+    folder = tmp_path / "there"
+    folder.mkdir()
+    database = connect(f"sqlite:///{folder}/a.db", min_size=1, max_size=2, acquire_timeout_s=0.2)
+    database.open()
+    with database.transaction():
+        folder.rename(tmp_path / "gone")
+        with pytest.raises(DatabaseUnavailable) as caught:
+            database.fetch_one("SELECT 1")
+        assert "all 1 connections stayed in use" in str(caught.value)
+        assert "there is no directory" in str(caught.value)
+        (tmp_path / "gone").rename(folder)
+
+
 def test_each_waiter_has_its_own_deadline(sqlite_url: str, connect: Callable[..., Database]) -> None:
     database = connect(sqlite_url, min_size=1, max_size=1, acquire_timeout_s=0.4)
     with database.transaction():
