@@ -66,7 +66,7 @@ class Database(Queries):
 
         `url`: `mysql://user:password@host:3306/database` or `sqlite:///file.db`, see url.py.
         `min_size`: connections kept from `open()` on; `max_size`: most at any time, a worker.
-        `acquire_timeout_s`: longest wait for a connection; then `PoolTimeout`, or `DatabaseUnavailable` if connects fail.
+        `acquire_timeout_s`: longest wait for a connection; then `PoolTimeout` (`DatabaseUnavailable` if connects fail).
         `connect_timeout_s`: longest attempt to connect. `read_timeout_s`: longest wait for a statement's answer (MySQL:
         longest silence); then `DatabaseUnavailable`. Give long reports a `Database` of their own.
         `name`: for logs and metrics; by default the database's or the file's name.
