@@ -134,6 +134,9 @@ class Connection(Transport):
         exchange = self.exchange = server.exchange_class()
         exchange.connection = self
         exchange.environ = environ
+        exchange.plain = exchange.keep = True
+        exchange.head = None
+        exchange.started = False
         if asked & _UNUSUAL:
             if asked & REQUEST_ID:
                 server.take_request_id(environ)

@@ -32,10 +32,9 @@ _PLAIN_SPAWNS: Final = ("default", gevent.spawn, gevent.spawn_raw, gevent.Greenl
 class LoggedExchange(Exchange):
     """An exchange that leaves a line in `server.log` (a `write` of text), as pywsgi's `format_request` makes it."""
 
-    plain = False  # the quick way does not count what it sends
-
     def run(self) -> None:
         """Answer, then log; a log that fails is switched off."""
+        self.plain = False  # the quick way does not count what it sends
         begun_s = time.perf_counter()
         server = self.connection.server  # the connection may be closed when the answer was sent
         who = self.connection.remote_addr or "-"
