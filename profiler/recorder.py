@@ -1,9 +1,11 @@
 """What the hub's side gathers between two hand-overs: the times of each route, the slowest requests, the hub's delay.
 
 Finished requests are folded a batch at a time, in C where it can be: by value into the buckets of model.py.
-About once a second the whole `Delta` is handed to the writer's thread, which turns it into lines; the hub
+Every few seconds the whole `Delta` is handed to the writer's thread, which turns it into lines; the hub
 never formats or writes.
 A request that was one slice (nothing waited) needs three counts instead of five.
+Slowest are those of an epoch of ten minutes: a delta has those that have joined them since the one before, so that a
+worker under load does not store its slowest of every moment.
 Bounds: `MAX_ROUTES` routes and `SLOWEST` requests a delta; requests of further routes are kept together and
 counted.
 """
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from profiler.hook import Counts
 
 MAX_ROUTES = 200  # templates an application has; five histograms each take some 40 KB when all are busy
-SLOWEST = 8  # a second and worker: the report shows the slowest of them all
+SLOWEST = 20  # as many as a report shows, of each SLOWEST_EPOCH_S
+SLOWEST_EPOCH_S = 600.0  # so that a report on the last hour has slow requests of that hour
 OTHER_ROUTES = "(other routes)"
 
 
@@ -79,8 +82,8 @@ class Delta:
 
     def __init__(self) -> None:
         self.routes: dict[str, RouteTimes] = {}
-        self.slowest: list[tuple[float, int, Span]] = []  # a heap; the number keeps spans from being compared
-        self.delays_s: list[float] = []  # at most one each PULSE_S, so some 20
+        self.slowest: list[Span] = []
+        self.delays_s: list[float] = []  # at most one each PULSE_S, so some 200
         self.lumped = 0  # requests under OTHER_ROUTES
         self.hub: dict[str, Any] = {}
 
@@ -93,7 +96,7 @@ class Delta:
         for route, times in self.routes.items():
             yield times.line(route)
         if self.slowest:
-            yield {"type": "slowest", "requests": [_slow_request(span) for _, _, span in self.slowest]}
+            yield {"type": "slowest", "requests": [_slow_request(span) for span in self.slowest]}
 
 
 class Recorder:
@@ -103,7 +106,9 @@ class Recorder:
         self.batch: list[Span] = []  # the hook appends to these two
         self.errors: list[Span] = []
         self.requests = 0  # since the start
-        self._pushed = 0
+        self._slowest: list[tuple[float, int, Span]] = []  # a heap; the number keeps spans from being compared
+        self._pushed = self._handed_over = 0  # the last number given, and the last that was handed over
+        self._epoch_s = 0.0  # how long it has lasted
         self._delta = Delta()
 
     def fold(self) -> None:
@@ -133,10 +138,16 @@ class Recorder:
     def take(self, counts: Counts, since: Counts, wall_s: float, overhead_s: float) -> Delta:
         """Hand over what was gathered, with what the hook counted since the last time, and begin anew."""
         delta, self._delta = self._delta, Delta()
+        delta.slowest = [span for _, number, span in self._slowest if number > self._handed_over]
+        self._handed_over = self._pushed
+        self._epoch_s += wall_s
+        if self._epoch_s >= SLOWEST_EPOCH_S:
+            self._epoch_s = 0.0
+            self._slowest.clear()
         delta.hub = {
-            "wall_s": wall_s,
-            "idle_s": counts.idle_s - since.idle_s,
-            "overhead_s": overhead_s,
+            "wall_s": round(wall_s, 6),
+            "idle_s": round(counts.idle_s - since.idle_s, 6),
+            "overhead_s": round(overhead_s, 6),
             "switches": counts.switches - since.switches,
             "slices_over": counts.slices_over - since.slices_over,
             "dropped": counts.dropped - since.dropped + delta.lumped,
@@ -156,7 +167,7 @@ class Recorder:
         return times
 
     def _keep_slowest(self, spans: list[Span]) -> None:
-        heap = self._delta.slowest
+        heap = self._slowest
         least_s = heap[0][0] if len(heap) == SLOWEST else -1.0
         for span in [span for span in spans if span.total_s > least_s]:
             self._pushed += 1
@@ -174,7 +185,7 @@ def _slow_request(span: Span) -> dict[str, Any]:
             "file": culprit.place.file,
             "line": culprit.place.line,
             "route": culprit.span.route if culprit.span else "",
-            "s": cost_s,
+            "s": round(cost_s, 6),
         }
         for culprit, cost_s in span.blamed or ()
         if culprit.place is not None
@@ -182,10 +193,10 @@ def _slow_request(span: Span) -> dict[str, Any]:
     return {
         "route": span.route,
         "request_id": span.request_id,
-        "started": span.started_s + wall_offset_s,
-        "total_s": span.total_s,
-        "running_s": span.running_s,
-        "waiting_s": span.waiting_s,
-        "queued_s": span.queued_s,
+        "started": round(span.started_s + wall_offset_s, 6),
+        "total_s": round(span.total_s, 6),
+        "running_s": round(span.running_s, 6),
+        "waiting_s": round(span.waiting_s, 6),
+        "queued_s": round(span.queued_s, 6),
         "blamed": blamed,
     }

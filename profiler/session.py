@@ -2,7 +2,7 @@
 
 It connects the parts: the hook and its three watchers on the hub's loop, a timer (the pulse), the watchdog's
 and the writer's native threads. While there is traffic the pulse measures how late a timer is, folds what is
-left of a batch, and about once a second hands everything over to the writer; when nothing is left to hand
+left of a batch, and every second to ten hands everything over to the writer; when nothing is left to hand
 over it sleeps until the loop turns again, so an idle worker has no timer running.
 A session belongs to the process that installed it: in a forked child it is switched off, and the child
 installs its own.
@@ -34,7 +34,10 @@ from profiler.watchdog import Watchdog
 from profiler.writer import MAX_HANDED_OVER, Source, Writer
 
 PULSE_S = 0.05  # fine enough to see delays of the threshold's order, 20 wake-ups a second at most
-HAND_OVER_S = 1.0  # see writer.FLUSH_S
+# Between two hand-overs: soon at first, for who has just asked for a page and wants to see it, then twice as long each
+# time, since figures of ten seconds take little more of the disk than those of one.
+FIRST_HAND_OVER_S = 1.0
+LAST_HAND_OVER_S = 10.0  # what a killed worker may lose of them
 SHORTEST_SLOW_SLICE_MS = 1.0  # the watchdog cannot sample less
 LONGEST_SLOW_SLICE_MS = 60_000.0  # gunicorn kills a worker that is silent for 30 s
 
@@ -66,7 +69,6 @@ class Session:
         threshold_s = slow_slice_ms / 1000
         hub: Any = get_hub()
         self.turn = hooks.Turn()
-        self.path: str | None = None  # of the file written
         self._pid = os.getpid()
         self._closed = False
         self._recorder = Recorder()
@@ -77,7 +79,6 @@ class Session:
         self._writer: Writer | None = None
         if directory is not None:
             self._writer = Writer(os.fspath(directory), worker, threshold_s, self._outbox, table)
-            self.path = self._writer.path
         self._hook = hooks.build(
             hooks.Links(
                 hub=hub,
@@ -87,7 +88,7 @@ class Session:
                 errors=self._recorder.errors,
                 finished=finished,
                 fold=self._recorder.fold,
-                woken=self._start_pulse,
+                woken=self._woken,
             ),
             threshold_s,
         )
@@ -105,8 +106,14 @@ class Session:
         ]
         self._timer: Any = loop.timer(PULSE_S, PULSE_S, ref=False)
         self._due_s = self._handed_over_s = time.perf_counter()
+        self._hand_over_after_s = FIRST_HAND_OVER_S
         self._handed_over = self._pulsed = self._hook.counts()
         self._handed_over_requests = 0
+
+    @property
+    def path(self) -> str | None:
+        """Of the file that is written now; None if there is none."""
+        return None if self._writer is None else self._writer.path
 
     def _start(self) -> None:
         self._hook.install()
@@ -152,6 +159,11 @@ class Session:
         self._timer.again(self._pulse, update=True)  # start() would not begin a new interval
         self._due_s = time.perf_counter() + PULSE_S
 
+    def _woken(self) -> None:
+        if time.perf_counter() - self._handed_over_s >= LAST_HAND_OVER_S:
+            self._hand_over_after_s = FIRST_HAND_OVER_S
+        self._start_pulse()
+
     def _pulse(self) -> None:
         now_s = time.perf_counter()
         self._recorder.delayed(max(0.0, now_s - self._due_s))
@@ -159,10 +171,11 @@ class Session:
         counts = self._hook.counts()
         idle = counts.switches == self._pulsed.switches
         self._pulsed = counts
-        due = now_s - self._handed_over_s >= HAND_OVER_S
+        due = now_s - self._handed_over_s >= self._hand_over_after_s
         if due:
             self._hook.sweep()
             self._hand_over(now_s)
+            self._hand_over_after_s = min(2 * self._hand_over_after_s, LAST_HAND_OVER_S)
         if idle and due:
             self._timer.stop()
             self._hook.doze()

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 MAX_SITES = 1000  # a second: at one slow slice a site and millisecond, more than can happen
 MAX_LINES = 16  # the loop's lines that samples fell on
 MAX_ROUTES = 16  # shown; who needs more names the function
+MAX_TOLD = 10_000  # sites whose stack is not stored again: some 3 MB at worst
 HUB_ROUTE = "(hub)"  # work for no request: hub callbacks, background greenlets
+
+
+_Key = tuple[str, str, int, int, bool]  # file, function, its first line, line or 0, innocent
 
 
 class Finding:
@@ -83,9 +87,10 @@ class SiteTable:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._sites: dict[tuple[str, str, int, int, bool], _Site] = {}
+        self._sites: dict[_Key, _Site] = {}
         self._dropped = 0
         self._open: dict[str, Any] | None = None
+        self._told: set[_Key] = set()  # whose stack is in the file already
 
     def add(self, finding: Finding) -> None:
         """Count a slow slice; for the watchdog's thread."""
@@ -112,13 +117,22 @@ class SiteTable:
         with self._lock:
             self._dropped += 1
 
+    def retell(self) -> None:
+        """A new file: the next line of each site has its stack again."""
+        with self._lock:
+            self._told.clear()
+
     def take(self) -> list[dict[str, Any]]:
         """The lines to store, and begin anew; for the writer's thread."""
         with self._lock:
             sites, self._sites = self._sites, {}
             dropped, self._dropped = self._dropped, 0
             still_open, self._open = self._open, None
-        lines = [_line(key, site) for key, site in sites.items()]
+            told = self._told
+            if len(told) + len(sites) > MAX_TOLD:
+                told.clear()
+            lines = [_line(key, site, told=key in told) for key, site in sites.items()]
+            told.update(sites)
         if dropped:
             lines.append({"type": "dropped", "count": dropped})
         if still_open:
@@ -126,13 +140,13 @@ class SiteTable:
         return lines
 
 
-def _key(finding: Finding) -> tuple[str, str, int, int, bool]:
+def _key(finding: Finding) -> _Key:
     place = finding.place
     line = 0 if finding.by_function else place.line
     return place.file, place.function, place.first_line, line, finding.verdict.innocent
 
 
-def _line(key: tuple[str, str, int, int, bool], site: _Site) -> dict[str, Any]:
+def _line(key: _Key, site: _Site, *, told: bool = False) -> dict[str, Any]:
     file = key[0]
     return {
         "type": "site",
@@ -147,5 +161,5 @@ def _line(key: tuple[str, str, int, int, bool], site: _Site) -> dict[str, Any]:
         "routes": sorted(site.routes),
         # The source may have changed by the time of the report.
         "lines": [[line, weight_s, linecache.getline(file, line).strip()] for line, weight_s in site.lines.items()],
-        "stack": describe(site.stack),
+        "stack": [] if told else describe(site.stack),  # the most of a line, and the same each time
     }

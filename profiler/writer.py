@@ -1,25 +1,25 @@
-"""The worker's file: append-only JSON lines, written by a native thread, never by the hub.
+"""The worker's files: append-only JSON lines, written by a native thread, never by the hub.
 
 Every `FLUSH_S` the thread takes what the hub and the watchdog have handed over, makes lines of it and writes
-them in one `write`, so a worker that is killed loses about the last second. Each line is complete in itself;
-figures are since the line of the same kind before, so a reader adds them up. Lines hold routes, request ids,
-times, source lines and stacks: no query strings, headers or local variables. The file is created with mode
-0600.
-A line a route and second is some 2 KB when busy. A full disk loses lines, which are counted in the next one
-that gets through.
+them in one `write`: slow slices are at most about that old when a worker is killed, the hub's figures as old as its
+hand-overs are apart (session.py). Each line is complete in itself; figures are since the line of the same kind before,
+so a reader adds them up. Lines hold routes, request ids, times, source lines and stacks: no query strings, headers or
+local variables. A file is created with mode 0600; when it is full, another is begun (retention.py), which starts with
+the same header. A file that was deleted while it was written is begun anew.
+A full disk loses lines, which are counted in the next one that gets through.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from profiler.errors import ProfilerError
 from profiler.native import Signal, sleep, start_thread
+from profiler.retention import MAX_FILE_AGE_S, MAX_FILE_BYTES, file_name, prune
 
 if TYPE_CHECKING:
     from collections import deque
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from profiler.sites import SiteTable
 
 SCHEMA = "profiler.data/2"
-FLUSH_S = 1.0  # what a killed worker may lose, against a few KB each time
+FLUSH_S = 1.0  # what a killed worker may lose of its slow slices
 STOP_TIMEOUT_S = 2.0  # for the last flush to a slow disk; then the process ends without it
-MAX_HANDED_OVER = 64  # a minute of hand-overs, for a disk that blocks
+MAX_HANDED_OVER = 16  # some minutes of hand-overs, for a disk that blocks
 
 
 class Source(Protocol):
@@ -45,8 +45,7 @@ class Writer:
     def __init__(
         self, directory: str, worker: str, threshold_s: float, outbox: deque[Source], table: SiteTable
     ) -> None:
-        started = time.time()
-        host = socket.gethostname()
+        self._directory = directory
         self._outbox = outbox
         self._table = table
         self._lost = 0  # lines that could not be written
@@ -54,26 +53,50 @@ class Writer:
         self._wake = Signal()
         self._stopping = False
         self._done: Signal | None = None
-        plain_host = re.sub(r"[^A-Za-z0-9.-]", "_", host)
-        self.path = os.path.join(directory, f"worker-{plain_host}-{os.getpid()}-{int(started * 1000)}.jsonl")
+        self._host = socket.gethostname()
+        self._parts: list[str] = []  # the files of this session that are kept, in order
+        self._header = {
+            "type": "worker",
+            "schema": SCHEMA,
+            "host": self._host,
+            "pid": os.getpid(),
+            "worker": worker,
+            "threshold_s": threshold_s,
+            "started": round(time.time(), 3),  # of the session: the same in all its files
+        }
         try:
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            self._fd = os.open(self.path, flags, 0o600)
+            self._fd = self._open()
         except OSError as error:
             raise ProfilerError(
                 f"cannot write profiles in {directory!r}: {error.strerror}",
                 "name a directory that this user can create files in",
             ) from error
-        header = {
-            "type": "worker",
-            "schema": SCHEMA,
-            "host": host,
-            "pid": os.getpid(),
-            "worker": worker,
-            "threshold_s": threshold_s,
-        }
-        self._write([header])
+        self._write([])
+
+    @property
+    def path(self) -> str:
+        """Of the file that is written now."""
+        return self._parts[-1]
+
+    def _open(self) -> int:
+        """Begin a file; raises OSError."""
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        began_ms = int(time.time() * 1000)
+        while True:
+            path = os.path.join(self._directory, file_name(self._host, os.getpid(), began_ms))
+            try:
+                fd = os.open(path, flags, 0o600)
+            except FileExistsError:
+                began_ms += 1
+                continue
+            break
+        self._parts.append(path)
+        self._began_s = time.monotonic()
+        self._header_due = True
+        self._cut = False
+        self._table.retell()  # each file is to be read without those before it
+        return fd
 
     def start(self) -> None:
         """Start the thread."""
@@ -95,6 +118,7 @@ class Writer:
         os.close(self._fd)
 
     def _run(self) -> None:
+        prune(self._directory, self._host, self._parts)
         while True:
             self._wake.wait(FLUSH_S)
             stopping = self._stopping  # read before the flush, so that the last one is complete
@@ -108,14 +132,31 @@ class Writer:
             for line in self._outbox.popleft().lines():
                 lines.append(line)
                 sleep(0)  # the hub may want the GIL: a line takes up to 0.2 ms to make
+        if self._is_full():
+            self._rotate()
         lines += self._table.take()
         if self._lost:
             lines.append({"type": "dropped", "count": self._lost})
         if lines:
             self._write(lines)
 
+    def _is_full(self) -> bool:
+        status = os.fstat(self._fd)
+        aged = time.monotonic() - self._began_s >= MAX_FILE_AGE_S
+        return status.st_size >= MAX_FILE_BYTES or status.st_nlink == 0 or aged
+
+    def _rotate(self) -> None:
+        try:
+            old, self._fd = self._fd, self._open()
+        except OSError:  # a full disk: the next flush tries again
+            return
+        os.close(old)
+        prune(self._directory, self._host, self._parts)
+
     def _write(self, lines: list[dict[str, Any]]) -> None:
         now = round(time.time(), 3)
+        if self._header_due:
+            lines = [self._header, *lines]
         rest = b"".join(json.dumps({"t": now, **line}, separators=(",", ":")).encode() + b"\n" for line in lines)
         if self._cut:
             rest = b"\n" + rest
@@ -123,7 +164,8 @@ class Writer:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
             self._lost = 0
-            self._cut = False
+            self._cut = self._header_due = False
         except OSError:
             self._lost += rest.count(b"\n")
             self._cut = True
+            self._table.retell()

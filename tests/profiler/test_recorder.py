@@ -9,7 +9,7 @@ import pytest
 
 from profiler.hook import Counts
 from profiler.model import Histogram, Span
-from profiler.recorder import MAX_ROUTES, OTHER_ROUTES, SLOWEST, Delta, Recorder
+from profiler.recorder import MAX_ROUTES, OTHER_ROUTES, SLOWEST, SLOWEST_EPOCH_S, Delta, Recorder
 
 NOTHING = Counts(0, 0, 0.0, 0, 0, 0, 0)
 
@@ -87,6 +87,22 @@ def test_the_slowest_requests_are_kept_whatever_their_order() -> None:
         recorder.fold()
     (line,) = lines(recorder.take(NOTHING, NOTHING, 1.0, 0.0), "slowest")
     assert sorted(int(one["request_id"]) for one in line["requests"]) == list(range(30 - SLOWEST, 30))
+
+
+def test_a_slow_request_is_stored_once_and_one_less_slow_than_those_before_only_in_another_epoch() -> None:
+    recorder = Recorder()
+
+    def ids(*running_ms: int, wall_s: float = 10.0) -> list[str]:
+        recorder.batch += [finished(running_ms=ms, request_id=str(ms)) for ms in running_ms]
+        recorder.fold()
+        stored = lines(recorder.take(NOTHING, NOTHING, wall_s, 0.0), "slowest")
+        return [one["request_id"] for line in stored for one in line["requests"]]
+
+    assert len(ids(*range(100, 100 + SLOWEST))) == SLOWEST
+    assert ids(50) == []
+    assert ids(500, 60) == ["500"]
+    assert ids(70, wall_s=SLOWEST_EPOCH_S) == []
+    assert ids(80) == ["80"]
 
 
 def test_a_delta_begins_anew() -> None:
