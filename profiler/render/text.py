@@ -32,9 +32,9 @@ def _head(report: dict[str, Any]) -> list[str]:
     over = sum(worker["slices_over"] for worker in workers)
     busiest = max(worker["hub_busy_ratio"] for worker in workers)
     costliest = max(worker["overhead_ratio"] for worker in workers)
-    duration = f"{window['duration_s']:.1f} s"
+    covered = f"{_duration(window['duration_s'])} from {_second(window['start'])} to {_second(window['end'])}"
     lines = [
-        f"{_many(len(workers), 'worker')}, {_many(requests, 'request')}, {duration} from {window['start']}",
+        f"{_many(len(workers), 'worker')}, {_many(requests, 'request')}, {covered}",
         f"{_many(over, 'slice')} of {report['threshold_ms']:g} ms or more",
         f"hub busy {busiest:.0%} of the time, {costliest:.1%} of that for the profiler (the worst worker's)",
         f"hub delay p50 {_ms(delay['p50'])}, p99 {_ms(delay['p99'])}, max {_ms(delay['max'])}",
@@ -119,6 +119,18 @@ def _number(ms: float) -> str:
 
 def _ms(ms: float) -> str:
     return f"{ms / 1000:.2f} s" if ms >= 10_000 else f"{_number(ms)} ms"
+
+
+def _duration(seconds: float) -> str:
+    for unit_s, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _second(moment: str) -> str:
+    """To the second: what is shorter is in the duration."""
+    return moment.partition(".")[0] + "Z"
 
 
 def _many(count: int, noun: str) -> str:

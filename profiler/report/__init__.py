@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -14,22 +15,30 @@ from profiler.errors import ProfilerError
 from profiler.render import json, text
 from profiler.report.build import SCHEMA, Report, build
 from profiler.report.reader import read
+from profiler.report.since import moment_of
 
 __all__ = ["FORMATS", "SCHEMA", "main", "run"]
 
 FORMATS: dict[str, Callable[[Report], str]] = {"text": text.render, "json": json.render}
 
 
-def run(directories: list[str], format: str = "text", output: str | None = None) -> int:  # noqa: A002 - the option's name
+def run(
+    directories: list[str],
+    format: str = "text",  # noqa: A002 - the option's name
+    output: str | None = None,
+    since: str | None = None,
+) -> int:
     """Print the report of these directories, or write it to the file `output`; returns the exit status, 0.
 
-    Raises ProfilerError for a directory that is missing or holds no profile, an unknown format, a file that
-    cannot be written.
+    `since`: leave out what was written before, a duration (`15m`, `2h`, `7d`) or an ISO 8601 moment; figures are
+    of up to ten seconds before they were written.
+    Raises ProfilerError for a directory that is missing or holds no profile (since then), an unknown format or
+    `since`, a file that cannot be written.
     """
     render = FORMATS.get(format)
     if render is None:
         raise ProfilerError(f"{format!r} is not a format", f"use {' or '.join(FORMATS)}")
-    profile = read(directories)
+    profile = read(directories, 0.0 if since is None else moment_of(since, time.time()))
     if profile.skipped:
         files = "1 file" if len(profile.skipped) == 1 else f"{len(profile.skipped)} files"
         path, schema = next(iter(profile.skipped.items()))
@@ -50,16 +59,20 @@ def run(directories: list[str], format: str = "text", output: str | None = None)
 
 
 def main(argv: list[str]) -> int:
-    """`report DIR... [--format text|json] [-o FILE]`; returns the exit status: 2 for what cannot be done."""
+    """`report DIR... [--since DURATION|MOMENT] [--format text|json] [-o FILE]`; returns the exit status.
+
+    2 for what cannot be done.
+    """
     parser = _Parser(prog="python -m profiler", description="Show what does not yield.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="report")
     report = commands.add_parser("report", help="show the profiles in these directories together")
     report.add_argument("directories", nargs="+", metavar="DIR")
+    report.add_argument("--since", metavar="DURATION|MOMENT", help="leave out what is older: 15m, 2h, 7d, or ISO 8601")
     report.add_argument("--format", default="text", metavar="|".join(FORMATS))
     report.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
     try:
         given = parser.parse_args(argv)
-        return run(given.directories, given.format, given.output)
+        return run(given.directories, given.format, given.output, given.since)
     except ProfilerError as error:
         print(f"profiler: {error}", file=sys.stderr)  # noqa: T201 - a command
         return error.exit_status
