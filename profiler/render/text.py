@@ -54,8 +54,8 @@ def _sites(report: dict[str, Any]) -> list[str]:
     lines = ["LINES THAT DO NOT YIELD"]
     if not guilty:
         lines.append("  none")
-    for site in guilty[:TOP_SITES]:
-        lines += _site(site)
+    for number, site in enumerate(guilty[:TOP_SITES], 1):  # a rank counts innocent sites too
+        lines += _site(number, site)
     if len(guilty) > TOP_SITES:
         lines.append(f"  and {_many(len(guilty) - TOP_SITES, 'more line')}: --format json has all of them")
     if innocent:
@@ -67,14 +67,14 @@ def _sites(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _site(site: dict[str, Any]) -> list[str]:
+def _site(number: int, site: dict[str, Any]) -> list[str]:
     busy = site["busy_ms"]
     if site["file"]:
         about = "" if site["exact"] else "about "
         where = f"{about}{_path(site['file'])}:{site['line']} in {site['function']}"
     else:
         where = "a line that was never seen: it ended before the watchdog could look"
-    lines = [f"{site['rank']}. {where}   [{site['cause']}]"]
+    lines = [f"{number}. {where}   [{site['cause']}]"]
     if site["source"]:
         lines.append(f"     {site['source']}")
     each = f"{_ms(busy['p50'])} (longest {_ms(busy['max'])}), {_ms(busy['total'])} in all"
@@ -105,7 +105,8 @@ def _slowest(report: dict[str, Any]) -> list[str]:
         )
         if request["blamed"]:
             worst = max(request["blamed"], key=lambda one: float(one["ms"]))
-            lines.append(f"      of that {_ms(worst['ms'])} by {_path(worst['file'])}:{worst['line']}")
+            culprit = f"{_path(worst['file'])}:{worst['line']}" if worst["file"] else "a line that was not seen"
+            lines.append(f"      of that {_ms(worst['ms'])} by {culprit}")
     return lines
 
 

@@ -282,6 +282,23 @@ def test_text_fits_the_screen_whatever_is_in_it(tmp_path: Path) -> None:
     assert "27 more lines" in shown
 
 
+def test_the_lines_shown_are_numbered_from_one_whatever_their_rank(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    site = next(line for line in map(json.loads, first.read_text().splitlines()) if line["type"] == "site")
+    with first.open("a") as file:
+        file.write(json.dumps({**site, "key": [*site["key"][:4], True], "harm_s": 1000.0}) + "\n")
+    report = report_on(tmp_path)
+    assert report["sites"][0]["innocent"]
+    numbered = [line[0] for line in text.render(report).splitlines() if line[1:2] == "."]
+    assert numbered == ["1", "2"]
+
+
+def test_a_slow_request_behind_a_slice_that_nobody_saw_says_so(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    first.write_text(first.read_text().replace('"file":"/srv/shop/prices.py","line":12', '"file":"","line":0'))
+    assert "of that 31.0 ms by a line that was not seen\n" in text.render(report_on(tmp_path))
+
+
 def test_a_stranger_cannot_write_to_the_terminal_through_a_request_id() -> None:
     assert "\x1b" not in text.render(report_on(EXAMPLE))
 
