@@ -1,7 +1,8 @@
 """From samples to a place: which line to name for one slow slice, and how sure that is.
 
 Each sample stands for the time since the one before it. The application function with most of that time is
-the place, its line with most time the line.
+the place, its line with most time the line. Without the application on the stack the server is named, or the library
+that was called, and the finding is marked so: nobody can change that line.
 A sample is certain when the stack is of what took the time: the watchdog came on time, or it had asked for
 the GIL and got it as soon as the code could give it, or the collector was at work. When it came late because
 C code held the GIL, an operator before the call that is seen may have done that (frames.entered_by_call).
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from profiler import causes
 from profiler.causes import Kind
-from profiler.frames import NOWHERE, Place, Stack, entered_by_call, is_between_bytecodes, place_at
+from profiler.frames import NOWHERE, Place, Stack, entered_by_call, is_between_bytecodes
 from profiler.sites import Finding
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Judge:
             _View(sample, kind, weight_s, self._application.innermost(sample.stack))
             for sample, kind, weight_s in zip(evidence.samples, kinds, weights, strict=True)
         ]
-        return _weigh(views, record, verdict) or self._unseen(record, verdict, share)
+        return _weigh(views, record, verdict, self._application) or self._unseen(record, verdict, share)
 
     def _unseen(self, record: Slice, verdict: causes.Verdict, share: causes.Shares) -> Finding:
         # Who used the CPU is most likely still in the same function; who did not may have waited for the GIL.
@@ -140,13 +141,13 @@ class _View(NamedTuple):
         return self.kind is not Kind.LET_GO
 
 
-def _weigh(views: list[_View], record: Slice, verdict: causes.Verdict) -> Finding | None:
+def _weigh(views: list[_View], record: Slice, verdict: causes.Verdict, application: Application) -> Finding | None:
     """The finding of most weight; None when no view is worth naming."""
     # What is not certain may name a line of the application, not exactly; never one of a library.
     usable = [view for view in views if view.certain] or [view for view in views if view.place]
     if not usable:
         return None
-    places = [view.place or place_at(view.sample.stack, 0) for view in usable]
+    places = [view.place or application.in_library(view.sample.stack) for view in usable]
     functions: dict[Place, float] = {}
     for place, view in zip(places, usable, strict=True):
         function = place._replace(line=0)
@@ -160,7 +161,7 @@ def _weigh(views: list[_View], record: Slice, verdict: causes.Verdict) -> Findin
     shown = usable[max(range(len(usable)), key=lambda i: (places[i] == named, usable[i].weight_s))]
     unsampled_s = record.length_s - views[-1].sample.age_s
     exact = shown.certain and functions[chosen] >= unsampled_s
-    return Finding(record, named, lines, shown.sample.stack, verdict, exact=exact)
+    return Finding(record, named, lines, shown.sample.stack, verdict, exact=exact, library=shown.place is None)
 
 
 def _weights(samples: list[Sample]) -> list[float]:

@@ -110,8 +110,8 @@ class Application:
 
     def __init__(self, library_prefixes: Iterable[str] = ()) -> None:
         paths = sysconfig.get_paths()
-        folders = [paths["stdlib"], paths["platstdlib"], _OWN, *library_prefixes]
-        self._prefixes = tuple({os.path.join(form, "") for path in folders for form in (path, os.path.realpath(path))})
+        self._server = _forms(library_prefixes)
+        self._prefixes = (*_forms([paths["stdlib"], paths["platstdlib"], _OWN]), *self._server)
         self._known: dict[str, bool] = {}
 
     def owns(self, file: str) -> bool:
@@ -133,6 +133,26 @@ class Application:
             if self.owns(code.co_filename):
                 return place_at(stack, index)
         return None
+
+    def in_library(self, stack: Stack) -> Place:
+        """The place to name for a stack without the application: what the server did, not how a library did it.
+
+        The server's innermost line; without a server the outermost that is not gevent's, which runs every greenlet.
+        """
+        for index, (code, _) in enumerate(stack):
+            if os.path.abspath(code.co_filename).startswith(self._server):
+                return place_at(stack, index)
+        outermost = (index for index in reversed(range(len(stack))) if not _runs_greenlets(stack[index][0]))
+        return place_at(stack, next(outermost, 0))
+
+
+def _forms(folders: Iterable[str]) -> tuple[str, ...]:
+    return tuple({os.path.join(form, "") for path in folders for form in (path, os.path.realpath(path))})
+
+
+def _runs_greenlets(code: CodeType) -> bool:
+    # Or nobody wrote it.
+    return f"{os.sep}gevent{os.sep}" in code.co_filename or code.co_filename.startswith("<")
 
 
 @lru_cache(maxsize=1024)  # a stall repeats at the same instruction

@@ -33,10 +33,18 @@ _Key = tuple[str, str, int, int, bool]  # file, function, its first line, line o
 class Finding:
     """What is known of one slow slice."""
 
-    __slots__ = ("exact", "lines", "place", "record", "stack", "verdict")
+    __slots__ = ("exact", "library", "lines", "place", "record", "stack", "verdict")
 
     def __init__(
-        self, record: Slice, place: Place, lines: dict[int, float], stack: Stack, verdict: Verdict, *, exact: bool
+        self,
+        record: Slice,
+        place: Place,
+        lines: dict[int, float],
+        stack: Stack,
+        verdict: Verdict,
+        *,
+        exact: bool,
+        library: bool = False,
     ) -> None:
         self.record = record
         self.place = place
@@ -44,6 +52,7 @@ class Finding:
         self.stack = stack
         self.verdict = verdict
         self.exact = exact
+        self.library = library  # no line of the application was running
 
     @property
     def by_function(self) -> bool:
@@ -63,6 +72,7 @@ class _Site:
         self.routes: set[str] = set()
         self.lines: dict[int, float] = {}
         self.stack: Stack = ()
+        self.library = False
 
     def add(self, finding: Finding) -> None:
         record = finding.record
@@ -80,6 +90,7 @@ class _Site:
             if line in self.lines or len(self.lines) < MAX_LINES:
                 self.lines[line] = self.lines.get(line, 0.0) + weight_s
         self.stack = self.stack or finding.stack
+        self.library = finding.library  # the same for all: it depends on the file alone
 
 
 class SiteTable:
@@ -153,6 +164,7 @@ def _line(key: _Key, site: _Site, *, told: bool = False) -> dict[str, Any]:
         "key": list(key),
         "count": site.findings,
         "exact": site.exact,
+        "library": site.library,
         "busy_s": site.busy_s,
         "busy": site.busy.packed(),
         "harm_s": site.harm_s,

@@ -69,12 +69,16 @@ def _sites(report: dict[str, Any]) -> list[str]:
 
 def _site(number: int, site: dict[str, Any]) -> list[str]:
     busy = site["busy_ms"]
-    if site["file"]:
+    if site["library"]:
+        what = f"{_path(site['file'])}:{site['line']} in {site['function']}"
+        where = f"no line of the application was running; {what} of a library was"
+    elif site["file"]:
         about = "" if site["exact"] else "about "
         where = f"{about}{_path(site['file'])}:{site['line']} in {site['function']}"
     else:
         where = "a line that was never seen: it ended before the watchdog could look"
-    lines = [f"{number}. {where}   [{site['cause']}]"]
+    head = f"{number}. {where}   [{site['cause']}]"
+    lines = _wrap(head, "", "   ") if site["library"] else [head]
     if site["source"]:
         lines.append(f"     {site['source']}")
     each = f"{_ms(busy['p50'])} (longest {_ms(busy['max'])}), {_ms(busy['total'])} in all"

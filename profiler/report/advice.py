@@ -42,9 +42,20 @@ _TABLE: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("unknown", _ANY, "the cause is not known: look at the stack"),
 )
 
+# When no line of the application was running: there is no call of theirs to move elsewhere.
+_LIBRARY = {
+    "blocking": "the server or a library waited without yielding: what for is at the end of the stack (--format json)",
+    "python": "the server or a library was at work for these routes: give it less (shorter answers, smaller chunks of "
+    "a stream, fewer exceptions and log lines)",
+    "native": "C code was at work for the server or a library: give it less for these routes (shorter answers, smaller "
+    "chunks of a stream)",
+}
 
-def advise(cause: str, source: str, stack: Sequence[str]) -> str:
-    """What to do; "" for a cause without a row."""
+
+def advise(cause: str, source: str, stack: Sequence[str], *, library: bool = False) -> str:
+    """What to do; "" for a cause without a row. `library`: no line of the application was running."""
+    if library and cause in _LIBRARY:
+        return _LIBRARY[cause]
     # The line itself first, then the callees, which are the innermost end of the stack.
     for text in (source, "\n".join(stack[-3:])):
         lowered = text.lower()

@@ -99,6 +99,7 @@ def _site(key: SiteKey, site: Site) -> dict[str, Any]:
         "exact": 2 * site.exact >= site.count,
         "cause": cause,
         "innocent": innocent,
+        "library": site.library,
         "routes": sorted(site.routes),
         "count": site.count,
         "busy_ms": {"total": _ms(site.busy_s), **_quantiles(site.busy)},
@@ -106,7 +107,7 @@ def _site(key: SiteKey, site: Site) -> dict[str, Any]:
         "victims": site.victims,
         "source": source,
         "stack": site.stack,
-        "advice": advise(cause, source, site.stack),
+        "advice": advise(cause, source, site.stack, library=site.library),
     }
 
 

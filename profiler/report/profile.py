@@ -69,6 +69,7 @@ class Site:
     routes: set[str] = field(default_factory=set)
     lines: dict[int, tuple[float, str]] = field(default_factory=dict)  # line: seconds, source
     stack: list[str] = field(default_factory=list)
+    library: bool = False  # no line of the application was running
 
 
 @dataclass
@@ -158,6 +159,7 @@ def add_site(line: dict[str, Any], worker: Worker, profile: Profile, *, only_tex
     key = (text(file), text(function), _count(first_line), _count(number), bool(innocent))
     busy = Histogram.of_packed(line["busy"])
     count, exact, victims = (_count(line[name]) for name in ("count", "exact", "victims"))
+    library = line.get("library", False) is True
     busy_s, harm_s = _seconds(line["busy_s"]), _seconds(line["harm_s"])
     causes = {text(cause): _seconds(seconds) for cause, seconds in line["causes"].items()}
     routes = [text(route) for route in line["routes"]]
@@ -177,6 +179,7 @@ def add_site(line: dict[str, Any], worker: Worker, profile: Profile, *, only_tex
         return
     worker.sited += count
     site.count += count
+    site.library = library
     site.exact += exact
     site.busy_s += busy_s
     site.busy.merge([busy])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import CodeType
 
+import gevent.backdoor
 import pytest
 
 from profiler.evidence import MAX_SAMPLES, Evidence, Judge, Sample
@@ -42,14 +44,21 @@ def sample(age_ms: float, stack: Stack, *, late_ms: float = 0.1, offset: int = -
     return Sample(age_ms / 1000, late_ms / 1000, own_wait_ms / 1000, stack, offset, blocked=False, collecting=False)
 
 
-def find(samples: list[Sample], *, length_ms: float = 30, cpu_ms: float = 30, yielded: Stack = ()) -> Finding:
+def find(
+    samples: list[Sample],
+    *,
+    length_ms: float = 30,
+    cpu_ms: float = 30,
+    yielded: Stack = (),
+    library_prefixes: Sequence[str] = (),
+) -> Finding:
     start = Usage(100.0, 0.0, 0.0)
     end = Usage(100.0 + length_ms / 1000, cpu_ms / 1000, 0.0)
     record = Slice(100.0, end.at_s, None, 0.0, end, (100.0, 0.0), yielded)
     evidence = Evidence(100.0, start, 0.0)
     for one in samples:
         evidence.add(one)
-    return Judge(Application(), 0.01, sees_waits=True).find(record, evidence, 0.0)
+    return Judge(Application(library_prefixes), 0.01, sees_waits=True).find(record, evidence, 0.0)
 
 
 def test_the_line_of_the_application_is_named_not_that_of_the_library_it_called() -> None:
@@ -127,6 +136,27 @@ def test_an_unseen_slice_that_did_not_use_the_cpu_accuses_nobody() -> None:
 def test_a_library_without_an_application_above_it_is_named_itself() -> None:
     found = find([sample(5, at(re.compile, 1)), sample(25, at(re.compile, 1))])
     assert found.place.function == "compile"
+
+
+def test_without_the_application_the_server_is_named_not_the_library_it_called() -> None:
+    # `json` stands for the server: its innermost line, whatever it called and whatever runs greenlets.
+    stack = at(
+        re.compile, 1, (json.dumps, 5), (json.JSONEncoder().encode, 1), (gevent.backdoor.BackdoorServer.__init__, 3)
+    )
+    server = str(Path(json.__file__).parent)
+    named = find([sample(5, stack), sample(25, stack)], library_prefixes=[server])
+    assert (named.place.function, named.library) == ("dumps", True)
+    assert named.stack == stack
+
+
+def test_without_application_and_server_the_library_function_that_was_called_is_named() -> None:
+    stack = at(re._compile, 9, (re.compile, 1), (gevent.backdoor.BackdoorServer.__init__, 3))  # type: ignore[attr-defined]
+    named = find([sample(5, stack), sample(25, stack)])
+    assert (named.place.function, named.library) == ("compile", True)
+
+
+def test_with_the_application_on_the_stack_nothing_else_is_named() -> None:
+    assert not find([sample(25, at(json.dumps, 50, (handler, 2)))]).library
 
 
 def test_a_long_slice_keeps_a_bounded_number_of_samples_and_all_of_its_time() -> None:

@@ -54,6 +54,7 @@ CONTRACT = {
             "exact": bool,
             "cause": str,
             "innocent": bool,
+            "library": bool,
             "routes": [str],
             "count": int,
             "busy_ms": {"total": NUMBER, **QUANTILES},
@@ -280,6 +281,23 @@ def test_text_fits_the_screen_whatever_is_in_it(tmp_path: Path) -> None:
     assert len(lines) <= 60
     assert all(len(line) <= text.WIDTH and line.isprintable() for line in lines)
     assert "27 more lines" in shown
+
+
+def test_a_site_without_a_line_of_the_application_says_so_and_advises_nothing_that_cannot_be_done(
+    tmp_path: Path,
+) -> None:
+    first, _ = copy_of_example(tmp_path)
+    site = next(line for line in map(json.loads, first.read_text().splitlines()) if line["type"] == "site")
+    for number, cause in enumerate(("blocking", "python", "native")):
+        key = ["/opt/server/transport.py", "write", 9, 127 + number, False]
+        with first.open("a") as file:
+            file.write(json.dumps({**site, "key": key, "library": True, "causes": {cause: 1.0}, "harm_s": 9.0}) + "\n")
+    report = report_on(tmp_path)
+    sites = [site for site in report["sites"] if site["library"]]
+    assert len(sites) == 3
+    assert not any(word in site["advice"] for site in sites for word in ("offload", "threadpool", "patch"))
+    words = " ".join(text.render(report).split())
+    assert "1. no line of the application was running; /opt/server/transport.py:127 in write of a library was" in words
 
 
 def test_the_lines_shown_are_numbered_from_one_whatever_their_rank(tmp_path: Path) -> None:
