@@ -76,10 +76,10 @@ def stop() -> None:
         _session = None
 
 
-def report(directories: list[str], format_: str, output: str | None) -> int:
+def report(directories: list[str], format_: str, output: str | None, since: str | None = None) -> int:
     """Print the report of these directories; the exit status. Raises `UsageError` for what cannot be shown."""
     try:
-        return run_report(directories, format_, output)
+        return run_report(directories, format_, output, since)
     except profiler.ProfilerError as error:
         raise _usage(error) from error
 
