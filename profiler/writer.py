@@ -54,7 +54,7 @@ class Writer:
         self._stopping = False
         self._done: Signal | None = None
         self._host = socket.gethostname()
-        self._parts: list[str] = []  # the files of this session that are kept, in order
+        self._parts: list[str] = []  # the files of this writer that are kept, in order
         self._header = {
             "type": "worker",
             "schema": SCHEMA,
