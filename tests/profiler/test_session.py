@@ -97,6 +97,7 @@ def test_close_writes_what_is_left(tmp_path: Path, install: Callable[..., profil
     assert [line["requests"] for line in lines_of(tmp_path) if line["type"] == "route"] == [3]
 
 
+@pytest.mark.real
 def test_requests_are_written_within_about_a_second_while_the_worker_lives(
     tmp_path: Path, install: Callable[..., profiler.Session]
 ) -> None:
@@ -116,6 +117,7 @@ def test_many_requests_are_few_lines(tmp_path: Path, install: Callable[..., prof
     assert Path(session.path).stat().st_size < 20_000
 
 
+@pytest.mark.real
 def test_an_idle_worker_has_no_timer_running_and_wakes_at_traffic(
     install: Callable[..., profiler.Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +131,7 @@ def test_an_idle_worker_has_no_timer_running_and_wakes_at_traffic(
     assert len(pulses) > before
 
 
+@pytest.mark.real
 def test_a_killed_worker_loses_at_most_about_a_second_of_slow_slices(tmp_path: Path) -> None:
     with run(STALLS_NOW_AND_THEN, tmp_path) as worker:
         assert worker.stdout is not None
@@ -173,6 +176,7 @@ def test_hand_overs_are_soon_at_first_then_ten_seconds_apart_and_soon_again_afte
     assert session._handed_over_s == now_s
 
 
+@pytest.mark.real
 def test_a_worker_killed_in_a_stall_leaves_word_of_it(tmp_path: Path) -> None:
     with run(STALLS_FOR_EVER, tmp_path) as worker:
         deadline = time.monotonic() + 10
