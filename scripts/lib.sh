@@ -67,8 +67,11 @@ make_environment() {
     pip=("$base" -m pip --python "$venv/bin/python")
 }
 
-# The servers the tests run against, as `program:package`; tests/services/requirements.py holds the same list.
-SERVERS=(mariadbd:mariadb-server mariadb-install-db:mariadb-server nginx:nginx-light haproxy:haproxy wrk:wrk ab:apache2-utils valgrind:valgrind)
+# The servers and tools the tests run against, as `program:package`; tests/services/requirements.py holds the same list.
+SERVERS=(
+    mariadbd:mariadb-server mariadb-install-db:mariadb-server nginx:nginx-light haproxy:haproxy
+    wrk:wrk ab:apache2-utils valgrind:valgrind perf:linux-perf openssl:openssl
+)
 
 # Install the packages whose programs are missing. Without root: say which single command does it and go on (the tests
 # that need them are then skipped); with CI=true a missing package is an error.

@@ -108,6 +108,6 @@ def test_the_ci_entry_calls_the_test_script_and_nothing_else() -> None:
 
 
 def test_the_scripts_and_the_fixtures_know_the_same_servers() -> None:
-    line = re.search(r"^SERVERS=\((.*)\)$", text_of(ROOT / "scripts" / "lib.sh"), re.MULTILINE)
+    line = re.search(r"^SERVERS=\((.*?)\)$", text_of(ROOT / "scripts" / "lib.sh"), re.MULTILINE | re.DOTALL)
     assert line is not None
     assert dict(pair.split(":") for pair in line[1].split()) == PACKAGES

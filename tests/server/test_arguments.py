@@ -19,6 +19,7 @@ from gevent.ssl import SSLContext
 from tafe.errors import UsageError
 from tafe.server import WSGIServer
 from tests.server.conftest import Serve, echo, hello, read_answer, read_to_end
+from tests.services.requirements import program
 
 LAST = b"GET /a?b=1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
@@ -123,7 +124,7 @@ def test_a_subclass_may_bring_its_application_and_its_environ_class() -> None:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1",
+        [program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1",
          "-keyout", str(path), "-out", str(path.with_suffix(".crt"))],
         capture_output=True,
         check=True,

@@ -20,6 +20,8 @@ PACKAGES = {
     "wrk": "wrk",
     "ab": "apache2-utils",
     "valgrind": "valgrind",
+    "perf": "linux-perf",
+    "openssl": "openssl",
 }
 
 INSTALL_ALL = "sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends {}'".format(
