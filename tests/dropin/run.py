@@ -2,22 +2,32 @@
 
 A process of its own: the modules patch the standard library, or demand that nothing did. Prints one JSON object:
 the identifier of each test -> "ok", "skipped" or the text of what went wrong.
+
+Two things are put in the place of others: `wsgi.input` (pywsgi's `Input` becomes ours), and a `handler_class` that
+overrides nothing but a name with an underscore, which its base stands in for: what else its tests ask is asked.
+With `--with-host` each HTTP/1.1 request of the module that has no Host gets one, as it is read.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 import json
+import re
 import sys
 import unittest
-from typing import Any
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
+from typing import Any, Final
 
 import gevent.pywsgi
 
 from tafe.body import ChunkedSource, ClientGone, LengthSource, StreamInput
 from tafe.limits import Limits
 from tafe.server import WSGIServer
+
+_WITHOUT_HOST: Final = re.compile(rb" HTTP/1\.1\\r\\n(?!Host)")  # as it is written in a test: \r\n are escapes
 
 
 def make_input(rfile: io.BytesIO, content_length: int | None = None, *, chunked_input: bool = False) -> StreamInput:
@@ -62,17 +72,54 @@ def _name(test: unittest.TestCase) -> str:
     return ".".join(test.id().split(".")[-2:])
 
 
-def main(module_name: str, excluded: list[str]) -> None:
-    """Run every test of the module but the excluded ones; or, for `--list`, name them."""
+class WithHost(SourceFileLoader):
+    """Reads a test module, and gives its requests a Host."""
+
+    def get_data(self, path: str) -> bytes:
+        data = super().get_data(path)
+        return _WITHOUT_HOST.sub(rb" HTTP/1.1\\r\\nHost: localhost\\r\\n", data) if path.endswith(".py") else data
+
+    def path_stats(self, path: str) -> Any:
+        raise OSError("not from the cache of compiled modules, nor into it")
+
+
+def load(name: str, *, with_host: bool) -> ModuleType:
+    """Import the module, with our server in place."""
     gevent.pywsgi.WSGIServer = WSGIServer
     gevent.pywsgi.Input = make_input
-    module = importlib.import_module(module_name)
+    if not with_host:
+        return importlib.import_module(name)
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    spec.loader = WithHost(name, spec.origin)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def drop_private_overrides(module: ModuleType) -> None:
+    """Let the base stand in for a handler class that overrides private names only; see above."""
+    for case in vars(module).values():
+        handler = vars(case).get("handler_class") if isinstance(case, type) else None
+        if isinstance(handler, type):
+            own = [name for name in vars(handler) if not name.startswith("__")]
+            if own and all(name.startswith("_") for name in own):
+                case.handler_class = handler.__base__
+
+
+def main(module_name: str, options: list[str], excluded: list[str]) -> None:
+    """Run every test of the module but the excluded ones; with `--only` just those; with `--list` name them all."""
+    module = load(module_name, with_host="--with-host" in options)
+    drop_private_overrides(module)
     tests = _flat(unittest.defaultTestLoader.loadTestsFromModule(module))
-    if excluded == ["--list"]:
+    if "--list" in options:
         print(json.dumps([_name(test) for test in tests]))
         return
     results = Results()
-    unittest.TestSuite(test for test in tests if _name(test) not in excluded).run(results)
+    only = "--only" in options
+    unittest.TestSuite(test for test in tests if (_name(test) in excluded) is only).run(results)
     print(json.dumps(results.by_test))
 
 
@@ -83,4 +130,8 @@ def _flat(suite: Any) -> list[Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(
+        sys.argv[1],
+        [word for word in sys.argv[2:] if word.startswith("--")],
+        [word for word in sys.argv[2:] if not word.startswith("--")],
+    )
