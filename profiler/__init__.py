@@ -11,8 +11,34 @@ Knows greenlets, requests and time; knows no HTTP. DESIGN.md says how it works a
 
 from __future__ import annotations
 
-from profiler.errors import ProfilerError
-from profiler.model import Span
-from profiler.session import Session, install
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["install", "Session", "Span", "ProfilerError"]
+if TYPE_CHECKING:
+    from profiler.errors import ProfilerError as ProfilerError
+    from profiler.model import Span as Span
+    from profiler.session import Session as Session
+    from profiler.session import install as install
+
+try:  # before any module that may be compiled
+    why_interpreted: str = import_module("profiler._compiled").choose()
+except ModuleNotFoundError:
+    why_interpreted = "not compiled"
+
+_HOMES = {
+    "install": "profiler.session",
+    "Session": "profiler.session",
+    "Span": "profiler.model",
+    "ProfilerError": "profiler.errors",
+}
+
+__all__ = ["install", "Session", "Span", "ProfilerError", "why_interpreted"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module at first use: a report needs no gevent."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'profiler' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from profiler.frames import Place, Stack
     from profiler.usage import Usage
 
+SCHEMA = "profiler.data/2"  # of the files
+
 _FLOAT = Struct("<f")
 _DROPPED_BITS = 18  # of the 32: the 14 that stay are sign, exponent and 5 bits of mantissa
 _RAW_DROPPED_BITS = 2  # from the 16 bits counted in the hub to those 14

@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from profiler.errors import ProfilerError
+from profiler.model import SCHEMA
 from profiler.native import Signal, sleep, start_thread
 from profiler.retention import MAX_FILE_AGE_S, MAX_FILE_BYTES, file_name, prune
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from profiler.sites import SiteTable
 
-SCHEMA = "profiler.data/2"
 FLUSH_S = 1.0  # what a killed worker may lose of its slow slices
 STOP_TIMEOUT_S = 2.0  # for the last flush to a slow disk; then the process ends without it
 MAX_HANDED_OVER = 16  # some minutes of hand-overs, for a disk that blocks

@@ -70,7 +70,7 @@ make_environment() {
 # The servers and tools the tests run against, as `program:package`; tests/services/requirements.py holds the same list.
 SERVERS=(
     mariadbd:mariadb-server mariadb-install-db:mariadb-server nginx:nginx-light haproxy:haproxy
-    wrk:wrk ab:apache2-utils valgrind:valgrind perf:linux-perf openssl:openssl
+    wrk:wrk ab:apache2-utils valgrind:valgrind perf:linux-perf openssl:openssl gcc:build-essential
 )
 
 # Install the packages whose programs are missing. Without root: say which single command does it and go on (the tests
@@ -80,6 +80,7 @@ install_servers() {
     for pair in "${SERVERS[@]}"; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
     done
+    has_headers || missing+=(python3-dev)
     [ ${#missing[@]} -gt 0 ] || return 0
     mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
     command="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
@@ -90,6 +91,17 @@ install_servers() {
     fi
     say "installing Debian packages: ${missing[*]}"
     keep_services_stopped sh -c "$command" || die "apt-get failed; see above"
+}
+
+# Whether the Python in use can compile extension modules. Only Debian's has its headers in a package of their own.
+has_headers() {
+    local base
+    base=${VENV:+$VENV/bin/python}
+    "${base:-$(find_python)}" - <<'EOF_PYTHON'
+import os, sys, sysconfig
+found = os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))
+sys.exit(not found and sys.base_prefix == "/usr")
+EOF_PYTHON
 }
 
 # Run a command while Debian's packages do not start the servers they bring: the tests start their own, and a server

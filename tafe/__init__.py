@@ -9,6 +9,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+try:  # before any module that may be compiled
+    why_interpreted: str = import_module("tafe._compiled").choose()
+except ModuleNotFoundError:
+    why_interpreted = "not compiled"
+
 if TYPE_CHECKING:
     from tafe.app import App as App
     from tafe.app import Request as Request

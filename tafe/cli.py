@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from tafe import __version__, load, values
+from tafe import __version__, load, modules, values
 from tafe.errors import UsageError
 from tafe.resolve import Resolved, render, resolve
 from tafe.settings import TABLE, Setting
@@ -109,6 +109,7 @@ def config(**given: Any) -> int:
     resolved = _settle(given)
     for variable in resolved.ignored:
         click.echo(f"tafe: {variable} is not a setting and is ignored", err=True)
+    click.echo(f"tafe: modules: {modules.describe(profiled=bool(resolved.settings.profile_path))}", err=True)
     click.echo(render(resolved), nl=False)
     return 0
 

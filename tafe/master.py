@@ -26,7 +26,7 @@ from gunicorn import systemd
 from gunicorn.arbiter import Arbiter
 from gunicorn.pidfile import Pidfile
 
-from tafe import __version__, listeners, load
+from tafe import __version__, listeners, load, modules
 from tafe.children import Application, Child, Children, Generation
 from tafe.errors import UsageError
 from tafe.generations import STEADY_S, Backoff, decide
@@ -108,6 +108,7 @@ class Master(Arbiter):
         profiled = f"profile in {profile} (tafe report {profile})" if profile else "not profiled"
         where = self._serving.where
         self.log.info("tafe %s: starting %s at %s with %s, %s", __version__, settings.app, where, workers, profiled)
+        self.log.info("modules: %s", modules.describe(profiled=bool(profile)))
 
     def _turn(self) -> None:
         self._handle_signals(self._pause_s())

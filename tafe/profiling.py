@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import profiler
+from profiler import why_interpreted
 from profiler.report import FORMATS as REPORT_FORMATS
 from profiler.report import run as run_report
 from tafe.errors import UsageError
@@ -88,4 +89,4 @@ def _usage(error: profiler.ProfilerError) -> UsageError:
     return UsageError(error.problem, try_=error.remedy)
 
 
-__all__ = ["REPORT_FORMATS", "SpanObserver", "report", "route_of", "start", "stop"]
+__all__ = ["REPORT_FORMATS", "SpanObserver", "report", "route_of", "start", "stop", "why_interpreted"]

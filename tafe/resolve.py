@@ -128,7 +128,8 @@ def _unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
     unknown = []
     for name in sorted(environ):
         spelled = name.removeprefix("TAFE_").lower()
-        if not name.startswith("TAFE_") or spelled in BY_NAME or _SERVICE.fullmatch(name):
+        ours = spelled in BY_NAME or name == "TAFE_COMPILED"  # which scripts/sidecar.py reads, before all settings
+        if not name.startswith("TAFE_") or ours or _SERVICE.fullmatch(name):
             continue
         near = _nearest(spelled, list(BY_NAME))
         if near:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from profiler.errors import ProfilerError
+from profiler.model import SCHEMA
 from profiler.report.profile import Profile, Worker, add, add_header, add_site, moment, text
-from profiler.writer import SCHEMA
 
 MAX_LINE_BYTES = 4 << 20  # a slow slice with the deepest stack and the longest paths is a tenth of it
 

@@ -149,6 +149,7 @@ def test_the_first_line_says_what_is_started_and_the_line_of_readiness_where_it_
     line = running.log().splitlines()[0]
     assert f"starting {APP} at http://127.0.0.1:{running.port} with 1 worker, " in line
     assert line.endswith(f"profile in {running.profile_dir} (tafe report {running.profile_dir})")
+    assert re.search(r" modules: tafe (compiled|interpreted \(.+\)), profiler ", running.log().splitlines()[1])
     running.wait_all_ready()
     last = running.log().splitlines()[-1]
     assert re.search(rf" ready after \d\.\d s: {APP} is served at http://127.0.0.1:{running.port}$", last)

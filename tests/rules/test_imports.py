@@ -24,7 +24,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"master"},
-    {"children", "reload"},
+    {"children", "reload", "modules"},
     {"worker"},
     {"stock", "readiness", "health", "profiling"},
     {"server"},
@@ -105,7 +105,7 @@ def _module_of(path: Path) -> str:
 
 
 def _files(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+    return sorted(path for path in (ROOT / folder).rglob("*.py") if path.parent.name != "_compiled")
 
 
 def _top(module: str) -> str:

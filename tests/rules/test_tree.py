@@ -98,7 +98,8 @@ def test_a_script_can_be_run_and_a_library_cannot(path: Path) -> None:
         return
     runnable = text_of(path).startswith("#!")
     assert runnable == os.access(path, os.X_OK)
-    assert runnable != (path.suffix == ".sh"), "a .sh file here is sourced, everything else is a command"
+    library = path.suffix in (".sh", ".py")
+    assert runnable != library, "a .sh file here is sourced, a .py file imported, everything else is a command"
 
 
 def test_the_ci_entry_calls_the_test_script_and_nothing_else() -> None:

@@ -22,6 +22,7 @@ PACKAGES = {
     "valgrind": "valgrind",
     "perf": "linux-perf",
     "openssl": "openssl",
+    "gcc": "build-essential",
 }
 
 INSTALL_ALL = "sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends {}'".format(
