@@ -6,11 +6,14 @@ blank, which nobody would see: `\x20`. Lines that begin with `@` are acts of the
 
     @await 100      send nothing more until an answer with this status was read
     @half-close     end the sending side; nothing follows
+    @again          wait for the connection's end, and go on over a new one
+    @reset          reset the connection, whatever is still to come on it, and go on over a new one
 
 An expectation is lines, in this order:
 
     one sentence: the rule
     RFC 9112, 3.2: "the words that decide", if an RFC decides
+    with head-timeout 500ms           a setting of `tafe serve` that is not the default
     answer 200                        the status of each answer, in order; none: nothing is answered
       method POST                     indented below it: what the application saw. Also path, query, target (raw)
       HTTP_HOST example.com           ... any key of the environ
@@ -43,6 +46,7 @@ _ESCAPE: Final = re.compile(r"\\(?:x([0-9a-f]{2})|\{([0-9]+)\*([^}]+)\}|([rnt\\]
 _SIMPLE: Final = {"r": b"\r", "n": b"\n", "t": b"\t", "\\": b"\\"}
 _SAW: Final = {"method", "path", "query", "target", "body"}
 _RFC: Final = re.compile(r'RFC (?:9110|9112|3986|6265|6585), [0-9.]+: ".+"')
+_SETTING: Final = re.compile(r"with ([a-z-]+) ([^ ]+)")
 
 
 class BadCaseError(Exception):
@@ -51,7 +55,7 @@ class BadCaseError(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """One act of the client: `send` with `data`, `await` with a `status`, or `half-close`."""
+    """One act of the client: `send` with `data`, `await` with a `status`, `half-close`, `again` or `reset`."""
 
     act: str
     data: bytes = b""
@@ -82,6 +86,7 @@ class Case:
     quotes: list[str]
     answers: list[Wanted]
     connection: str
+    settings: list[tuple[str, str]] = field(default_factory=list)  # of `tafe serve`: flag without dashes, value
 
     @property
     def folder(self) -> str:
@@ -165,8 +170,8 @@ def _read_steps(path: Path) -> list[Step]:
     for number, line in enumerate(path.read_text("ascii").split("\n"), 1):
         if line != line.rstrip():
             raise BadCaseError(f"{path}:{number}: ends in a blank; write \\x20")
-        if line == "@half-close":
-            steps.append(Step("half-close"))
+        if line in ("@half-close", "@again", "@reset"):
+            steps.append(Step(line[1:]))
         elif line.startswith("@await ") and line[7:].isdecimal():
             steps.append(Step("await", status=int(line[7:])))
         elif line.startswith("@"):
@@ -180,8 +185,9 @@ def _read_steps(path: Path) -> list[Step]:
                 steps[-1] = Step("send", steps[-1].data + data)
             elif data:
                 steps.append(Step("send", data))
-    if not steps or "half-close" in [step.act for step in steps[:-1]]:
-        raise BadCaseError(f"{path}: sends nothing, or something after @half-close")
+    acts = [step.act for step in steps]
+    if not steps or "half-close" in acts[:-1] or acts[-1] in ("again", "reset"):
+        raise BadCaseError(f"{path}: sends nothing, or something after @half-close, or nothing after @again or @reset")
     return steps
 
 
@@ -196,6 +202,8 @@ def _read_expectation(path: Path, name: str, steps: list[Step]) -> Case:
                 _read_detail(case.answers[-1], word, rest)
             elif _RFC.fullmatch(line) and not case.answers:
                 case.quotes.append(line)
+            elif (setting := _SETTING.fullmatch(line)) and not case.answers:
+                case.settings.append((setting[1], setting[2]))
             elif line == "answer none":
                 silent = True
             elif line.startswith("answer ") and not case.connection:
@@ -213,7 +221,7 @@ def _read_expectation(path: Path, name: str, steps: list[Step]) -> Case:
 
 def _read_detail(answer: Wanted, word: str, rest: str) -> None:
     """One indented line."""
-    if word in _SAW or word.isupper():
+    if word in _SAW or word.isupper() or word.startswith("wsgi."):
         answer.saw[word] = unescape(rest).decode("latin-1")
     elif word == "no" and rest:
         answer.unseen.append(rest)

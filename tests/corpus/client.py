@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +17,10 @@ from typing import Any, Final
 import gevent
 from gevent import socket
 
-from tests.corpus.case import Case
+from tests.corpus.case import Case, Step
 
 PROBE: Final = b"GET /probe HTTP/1.1\r\nHost: probe\r\n\r\n"
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 BETWEEN_HALVES_S: Final = 0.002  # enough for the server to see them apart; nothing depends on it
 _BYTEWISE: Final = 1024  # of a long request the beginning and the end go byte by byte, the middle in pieces
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2}) [\t -~]*")
@@ -107,19 +109,37 @@ def split_positions(data: bytes) -> list[int]:
 
 
 def send(address: tuple[str, int], case: Case, cut: Cut = whole, timeout_s: float = 5.0) -> Outcome:
-    """Send the case on a new connection and say what came of it."""
+    """Send the case on a new connection, or several one after the other, and say what came of it."""
+    steps = list(case.steps)
+    outcome = Outcome([], "")
+    while steps:
+        came = _send_on_one(address, case, steps, len(outcome.answers), cut, timeout_s)
+        outcome = Outcome(outcome.answers + came.answers, came.end, outcome.garbage + came.garbage)
+        if came.end == "silent":
+            break
+    return outcome
+
+
+def _send_on_one(
+    address: tuple[str, int], case: Case, steps: list[Step], answered: int, cut: Cut, timeout_s: float
+) -> Outcome:
+    """What came on one connection; takes the steps that belong to it, when `answered` answers have come on others."""
+    wanted = case.answers[answered:]
     with socket.create_connection(address, timeout=timeout_s) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        reader = _Reader(sock, [answer.bodiless for answer in case.answers])
+        reader = _Reader(sock, [answer.bodiless for answer in wanted])
         try:
             with gevent.Timeout(timeout_s):
-                _send_steps(sock, reader, case, cut)
-                reader.wait(lambda: len(reader.answers()) >= len(case.answers))
-                if case.connection != "kept" or case.half_closes:
+                _send_steps(sock, reader, steps, cut)
+                if steps and steps.pop(0).act == "reset":
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                elif steps or case.connection != "kept" or case.half_closes:
                     reader.wait(lambda: False)
-                elif not reader.end:
-                    _send_all(sock, reader, [PROBE])
-                    reader.wait(reader.probe_answered)
+                else:
+                    reader.wait(lambda: len(reader.answers()) >= len(wanted))
+                    if not reader.end:
+                        _send_all(sock, reader, [PROBE])
+                        reader.wait(reader.probe_answered)
         except gevent.Timeout:
             reader.silent = True
         finally:
@@ -127,8 +147,10 @@ def send(address: tuple[str, int], case: Case, cut: Cut = whole, timeout_s: floa
         return reader.outcome()
 
 
-def _send_steps(sock: Any, reader: _Reader, case: Case, cut: Cut) -> None:
-    for step in case.steps:
+def _send_steps(sock: Any, reader: _Reader, steps: list[Step], cut: Cut) -> None:
+    """Take steps until one that ends the connection, which is left, or the last."""
+    while steps and steps[0].act not in ("again", "reset"):
+        step = steps.pop(0)
         if step.act == "send":
             _send_all(sock, reader, cut(step.data))
         elif step.act == "half-close":

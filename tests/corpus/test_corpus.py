@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gevent
@@ -17,23 +17,35 @@ from tests.services.tafe_server import Running, start_tafe
 pytestmark = pytest.mark.real
 
 # Small enough for a case to go beyond it in a moment; every other limit is the default.
-MAX_BODY = "256KiB"
+SERVE = ("tests.corpus.echo:app", "--workers", "1", "--no-profile", "--max-body", "256KiB")
+
+
+Start = Callable[[Case], Running]
 
 
 @pytest.fixture(scope="module")
-def worker(servers_dir: Path) -> Iterator[Running]:
-    """One server with one worker for all cases: what one connection does must not matter to another."""
-    folder = Path(tempfile.mkdtemp(prefix="corpus-", dir=servers_dir))
-    running = start_tafe(folder, "tests.corpus.echo:app", "--workers", "1", "--max-body", MAX_BODY, "--no-profile")
-    pids = running.worker_pids()
-    yield running
-    assert running.worker_pids() == pids, "a case ended the worker"
-    running.stop()
+def start(servers_dir: Path) -> Iterator[Start]:
+    """A server with one worker for all cases of the same settings: what one does must not matter to another."""
+    servers: dict[tuple[tuple[str, str], ...], tuple[Running, list[int]]] = {}
+
+    def start(case: Case) -> Running:
+        settings = tuple(case.settings)
+        if settings not in servers:
+            folder = Path(tempfile.mkdtemp(prefix="corpus-", dir=servers_dir))
+            options = [word for name, value in settings for word in (f"--{name}", value)]
+            running = start_tafe(folder, *SERVE, *options)
+            servers[settings] = running, running.worker_pids()
+        return servers[settings][0]
+
+    yield start
+    for running, pids in servers.values():
+        assert running.worker_pids() == pids, "a case ended the worker"
+        running.stop()
 
 
 @pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.name)
-def test_a_case_comes_out_as_wanted_however_it_is_cut(worker: Running, case: Case) -> None:
-    address = ("127.0.0.1", worker.port)
+def test_a_case_comes_out_as_wanted_however_it_is_cut(start: Start, case: Case) -> None:
+    address = ("127.0.0.1", start(case).port)
     first = case.steps[0].data
     ways: dict[str, client.Cut] = {"whole": client.whole, "byte by byte": client.byte_by_byte}
     ways |= {f"cut at {position}": client.in_two(position) for position in client.split_positions(first)}

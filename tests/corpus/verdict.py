@@ -63,7 +63,7 @@ def _of_report(wanted: Wanted, answer: Answer) -> Iterator[str]:
         yield f"the application does not say what it saw: {answer.body[:200]!r}"
         return
     for key, value in wanted.saw.items():
-        got = saw["environ"].get(key) if key.isupper() else saw[key]
+        got = saw[key] if key in saw else str(saw["environ"].get(key))
         if got != value:
             yield f"the application saw {key} = {_short(got)}, not {_short(value)}"
     for key in wanted.unseen:
