@@ -16,7 +16,7 @@ HAS_LENGTH: Final = 1
 HAS_DATE: Final = 2
 HAS_SERVER: Final = 4
 WANTS_CLOSE: Final = 8
-NO_BODY: Final = 16  # 1xx, 204 and 304 have none (RFC 9110, 6.4.1)
+NO_BODY: Final = 16  # 204 and 304 have none (RFC 9110, 6.4.1)
 _DROPPED: Final = 32
 EVENTS: Final = 64  # server-sent events
 
@@ -97,7 +97,10 @@ def _status_line(status: object) -> tuple[bytes, int]:
     if match is None:
         _refuse_newline(status, "status")
         raise ValueError(f"status must be like '200 OK', not {status!r:.80}")
-    bits = NO_BODY if match[1] in ("204", "304") or status[0] == "1" else 0
+    if status[0] == "1":
+        # Clients go on waiting for the final answer (RFC 9110, 15.2), and would take the next request's for it.
+        raise ValueError(f"status {match[1]} is not the final one of an answer; it must be 200 or above")
+    bits = NO_BODY if match[1] in ("204", "304") else 0
     known = (b"HTTP/1.1 " + status.encode("latin-1") + b"\r\n", bits)
     if len(_statuses) < _MAX_REMEMBERED and len(status) <= _MAX_LINE:
         _statuses[status] = known
