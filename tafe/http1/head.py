@@ -155,8 +155,9 @@ class HeadParser:
         value = raw_value.strip(b" \t")
         if _BAD_VALUE.search(value):
             raise Refusal(400, "a header value holds a control character (RFC 9110, 5.5)")
-        if b"_" in name and self.limits.underscores != "keep":
-            # CGI gives `X_Forwarded_For` and `X-Forwarded-For` one name: the first must not speak for the second.
+        if b"_" in name and (self.limits.underscores != "keep" or key in _SPECIAL or key in ONCE):
+            # CGI gives `X_Forwarded_For` and `X-Forwarded-For` one name: the first must not speak for the second,
+            # and whatever the setting, none is kept that would frame the message or be acted on here.
             if self.limits.underscores == "refuse":
                 raise Refusal(400, "a header name holds an underscore")
             bits = DROPPED
