@@ -306,6 +306,8 @@ class Connection(Transport):
 
         Few clients end their side and wait on (they still get their answer), so most likely nobody is there any more.
         """
+        if self._paused and not self.eof and not self.gone:
+            self._look()  # a body was streamed, or enough is read ahead: nobody watches the socket
         return self.eof or self.gone
 
     # -- the end

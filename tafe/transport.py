@@ -206,6 +206,15 @@ class Transport:
         except OSError:
             return False
 
+    def _look(self) -> None:
+        """Notice the end that a stopped watcher does not tell of."""
+        try:
+            self.eof = not self._recv(1, _socket.MSG_PEEK)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.gone = True
+
     def _reset_when_closed(self) -> None:
         """Have `close` send a reset in place of an orderly end."""
         self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET_ON_CLOSE)
