@@ -68,7 +68,7 @@ class Connection(Transport):
             self._on_end()
         elif self._state is _IDLE:
             if data[-4:] == b"\r\n\r\n":
-                self._begin(data)
+                self._begin(data, False)
             else:
                 self._start_head(data)
         else:
@@ -111,15 +111,15 @@ class Connection(Transport):
         try:
             if head.add(data):
                 self._head = None
-                self._begin(head.data, judged=True)
+                self._begin(head.data, True)
         except Refusal as refusal:
             self.refuse(refusal)
 
-    def _begin(self, data: bytes, *, judged: bool = False) -> None:
+    def _begin(self, data: bytes, judged: bool) -> None:
         """A whole head is there: parse it, then run the request or gather its body. `judged`: by `UnfinishedHead`."""
         server = self.server
         try:
-            environ, asked, self._buffer = server.parse_head(data)
+            environ, asked, self._buffer = server.head_parser.parse(data)
         except Refusal as refusal:
             if judged:
                 self.refuse(refusal)
@@ -131,12 +131,7 @@ class Connection(Transport):
         server.request_number = number = server.request_number + 1
         environ["tafe.request_id"] = f"{server.id_prefix}{number}"
         environ["tafe.client_gone"] = self.client_gone
-        exchange = self.exchange = server.exchange_class()
-        exchange.connection = self
-        exchange.environ = environ
-        exchange.plain = exchange.keep = True
-        exchange.head = None
-        exchange.started = False
+        exchange = self.exchange = server.exchange_class(self, environ)
         if asked & _UNUSUAL:
             if asked & REQUEST_ID:
                 server.take_request_id(environ)

@@ -36,6 +36,7 @@ from tafe.greenlets import GreenletPool
 from tafe.http1 import response
 from tafe.http1.head import HeadParser
 from tafe.limits import Limits
+from tafe.shared import Shared
 from tafe.tls import TlsRelay
 from tafe.tracebacks import log_exception
 from tafe.wsgi import Application, Exchange, Observer
@@ -49,7 +50,7 @@ _NODELAY_FAMILIES: Final = (_socket.AF_INET, _socket.AF_INET6)
 _log = logging.getLogger("tafe.server")
 
 
-class WSGIServer(StreamServer):
+class WSGIServer(Shared, StreamServer):
     """A WSGI server on gevent's loop, a greenlet a request.
 
     `listener`: an address as gevent takes it, or a bound socket. `environ`: added to every request's environ.
@@ -65,7 +66,6 @@ class WSGIServer(StreamServer):
     reuse_addr = 1
     # pywsgi's: a class to make environs of, in place of dict; read when the server starts.
     environ_class: type[dict[str, Any]] = dict
-    application: Application
     _stopped_when_full = False
 
     def __init__(
@@ -89,9 +89,11 @@ class WSGIServer(StreamServer):
         super().__init__(listener, backlog=backlog, **ssl_args)
         # -- for the server's life
         if application is not None:
-            self.application = application
-        elif not hasattr(self, "application"):  # a subclass may have one
-            self.application = _no_application
+            self.current_application = application
+        elif type(self).application is WSGIServer.application:
+            self.current_application = _no_application
+        else:  # a subclass has one
+            self.current_application = self.application
         self.limits = limits or Limits()
         self.idle_timeout_s = self.limits.idle_timeout_s or NEVER
         self.trusted_peers = frozenset(trusted_peers)
@@ -125,6 +127,15 @@ class WSGIServer(StreamServer):
         self.refused = 0  # requests answered without asking the application
         self.draining = False  # every answer from now on closes its connection
 
+    @property
+    def application(self) -> Application:
+        """What is asked for answers; may be replaced while serving."""
+        return self.current_application
+
+    @application.setter
+    def application(self, application: Application) -> None:
+        self.current_application = application
+
     # -- lifecycle
 
     def init_socket(self) -> None:
@@ -142,7 +153,6 @@ class WSGIServer(StreamServer):
 
     def _make_parser(self) -> None:
         self.head_parser = HeadParser(self.environ_class(self.environ), self.limits)
-        self.parse_head = self.head_parser.parse
 
     def begin_drain(self) -> None:
         """From now every answer says `Connection: close`, and connections without a request are closed."""

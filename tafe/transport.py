@@ -22,6 +22,7 @@ from tafe.deadlines import NEVER
 
 if TYPE_CHECKING:
     from tafe.server import WSGIServer
+    from tafe.wsgi import Exchange
 
 _READ: Final = 1  # libev's EV_READ and EV_WRITE
 _WRITE: Final = 2
@@ -75,6 +76,10 @@ class Transport:
         self._watcher.start(self._on_readable)
 
     def _on_readable(self) -> None:
+        raise NotImplementedError
+
+    def finish(self, exchange: Exchange) -> None:
+        """The request's answer was sent, or given up (called by it)."""
         raise NotImplementedError
 
     def expired(self) -> None:

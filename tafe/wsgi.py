@@ -70,27 +70,46 @@ class _NotStarted(Exception):
 class Exchange:
     """One request and its answer. `run` is the request's greenlet."""
 
-    # Set by `Connection._begin`: a class without __init__ is created in half the time, and an attribute of the object
-    # is read for a fifth of what a default of the class costs, so what every request reads is here.
-    connection: Connection
-    environ: dict[str, Any]
-    plain: bool  # HTTP/1.1, kept, with a body in the answer and none left unread: decides the quick way
-    keep: bool  # the connection is kept afterwards
-    head: response.Head | None  # rendered by start_response, not sent yet
-    started: bool  # the head was sent
-    # Defaults are the class's, and an object sets what differs: nearly every request differs in nothing.
-    greenlet: greenlet.greenlet | None = None  # while it runs
-    http_1_0 = False
-    no_body = False  # the answer has none: HEAD, 204, 304 ...
-    reset = False  # close with a reset: the only way to tell an HTTP/1.0 client that the answer broke off
-    stream: StreamInput | None = None  # the body, if it is read as the application asks; environ's may be replaced
-    told_to_stop = False  # its deadline has passed, and its greenlet was told
-    overdue = False  # ... and went on: the connection has answered in its place
-    status = 0  # sent to the client; 0: nothing yet
-    _chunked = False
-    _endless = False  # server-sent events: no end that a client which sends no more could wait for
-    _declared = -1  # Content-Length, or -1
-    body_bytes = 0  # sent by any way but the quick one, which sends all at once
+    __slots__ = (
+        "_chunked",
+        "_declared",
+        "_endless",
+        "body_bytes",
+        "connection",
+        "environ",
+        "greenlet",
+        "head",
+        "http_1_0",
+        "keep",
+        "no_body",
+        "overdue",
+        "plain",
+        "reset",
+        "started",
+        "status",
+        "stream",
+        "told_to_stop",
+    )
+
+    def __init__(self, connection: Connection, environ: dict[str, Any]) -> None:
+        self.connection = connection
+        self.environ = environ
+        self.plain = True  # HTTP/1.1, kept, with a body in the answer and none left unread: decides the quick way
+        self.keep = True  # the connection is kept afterwards
+        self.head: response.Head | None = None  # rendered by start_response, not sent yet
+        self.started = False  # the head was sent
+        self.greenlet: greenlet.greenlet | None = None  # while it runs
+        self.http_1_0 = False
+        self.no_body = False  # the answer has none: HEAD, 204, 304 ...
+        self.reset = False  # close with a reset: the only way to tell an HTTP/1.0 client that the answer broke off
+        self.stream: StreamInput | None = None  # the body, if read as the application asks; environ's may be replaced
+        self.told_to_stop = False  # its deadline has passed, and its greenlet was told
+        self.overdue = False  # ... and went on: the connection has answered in its place
+        self.status = 0  # sent to the client; 0: nothing yet
+        self._chunked = False
+        self._endless = False  # server-sent events: no end that a client which sends no more could wait for
+        self._declared = -1  # Content-Length, or -1
+        self.body_bytes = 0  # sent by any way but the quick one, which sends all at once
 
     def note(self, asked: int) -> None:
         """The head asked for something of `NOT_PLAIN`."""
@@ -113,7 +132,7 @@ class Exchange:
             except Exception:  # noqa: BLE001 - whatever it raised, requests go on without it
                 server.drop_observer()
         try:
-            result = server.application(self.environ, self.start_response)
+            result = server.current_application(self.environ, self.start_response)
             head = self.head
             if type(result) is list and len(result) == 1 and head is not None and self.plain and not server.draining:
                 body = result[0]

@@ -1,0 +1,11 @@
+from tafe.http1.head cimport HeadParser
+
+cdef class Shared:
+    cdef public object limits, hub, loop, deadlines, greenlets, exchange_class, current_application, observer, waiting
+    cdef public HeadParser head_parser
+    cdef public double idle_timeout_s, request_timeout_s
+    cdef public Py_ssize_t receive_bytes, max_in_flight, in_flight, overdue, gathered_bytes
+    cdef public long long request_number, refused
+    cdef public str id_prefix
+    cdef public bytes own_lines
+    cdef public bint draining

@@ -1,0 +1,45 @@
+"""What the connections of one worker share, as far as every request passes it.
+
+`WSGIServer` is one of these: the fields are its own. They are a class by themselves so that compiled code reads them
+from a C structure (`shared.pxd`) where interpreted code reads attributes.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tafe.connection import Connection
+    from tafe.deadlines import Deadlines
+    from tafe.greenlets import GreenletPool
+    from tafe.http1.head import HeadParser
+    from tafe.limits import Limits
+    from tafe.wsgi import Application, Exchange, Observer
+
+
+class Shared:
+    """Set by `WSGIServer.__init__`; who changes what afterwards is said beside it."""
+
+    limits: Limits
+    idle_timeout_s: float  # NEVER: none
+    request_timeout_s: float  # 0: none
+    max_in_flight: int
+    receive_bytes: int  # at most this much is taken from a socket at once
+    hub: Any
+    loop: Any
+    deadlines: Deadlines
+    greenlets: GreenletPool[Exchange]
+    head_parser: HeadParser
+    exchange_class: type[Exchange]
+    current_application: Application  # changed by the worker when the application has started
+    observer: Observer | None  # None from when it failed
+    id_prefix: str  # of the ids of requests that come without one
+    own_lines: bytes  # renewed every second
+    draining: bool  # every answer from now on closes its connection
+    request_number: int
+    waiting: collections.deque[Connection]  # complete requests, in order of arrival
+    in_flight: int  # requests that have a greenlet
+    overdue: int  # requests that go on although their deadline has passed and their client was answered
+    gathered_bytes: int  # promised by bodies being gathered
+    refused: int  # requests answered without asking the application
