@@ -3,6 +3,8 @@
 Each owner has one current deadline, `expires_s`, which it may move at any time by assigning it: moving it later
 costs nothing here. The heap holds at most one live entry an owner; an entry that comes up early is put back for
 the moment that then holds. So the common case, a keep-alive deadline moved on at every request, is one attribute.
+What is stale is thrown out once it is more than what is live: an owner that is gone would otherwise be held, with all
+that it refers to, until its deadline; for clients that come and go within 75 s that is most of a worker's memory.
 Knows no HTTP; the clock and the timer are handed in, so tests run on a fake clock.
 """
 
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 NEVER: Final = float("inf")
+_FEW: Final = 64  # stale entries that are not worth throwing out
 
 
 class Owner(Protocol):
@@ -47,6 +50,7 @@ class Deadlines:
         self._timer = timer
         self._heap: list[tuple[float, int, Owner]] = []
         self._order = itertools.count()  # breaks ties, so that owners are never compared
+        self._live = 0  # owners whose `queued_s` is not NEVER; each has one entry, all further entries are stale
         self._armed_s = NEVER
 
     def __len__(self) -> int:
@@ -56,10 +60,29 @@ class Deadlines:
     def queue(self, owner: Owner) -> None:
         """Make sure that `owner` is looked at when its deadline comes."""
         if owner.expires_s < owner.queued_s:
+            if owner.queued_s == NEVER:
+                self._live += 1
+            else:
+                self._throw_out_stale()
             owner.queued_s = owner.expires_s
             heapq.heappush(self._heap, (owner.expires_s, next(self._order), owner))
             if owner.expires_s < self._armed_s:
                 self._arm()
+
+    def forget(self, owner: Owner) -> None:
+        """`owner` will never have a deadline again; it is soon held no more."""
+        owner.expires_s = NEVER
+        if owner.queued_s != NEVER:
+            owner.queued_s = NEVER
+            self._live -= 1
+            self._throw_out_stale()
+
+    def _throw_out_stale(self) -> None:
+        """In place, since `run` may be going through the heap; a time or two an entry, however many come and go."""
+        heap = self._heap
+        if len(heap) > 2 * self._live + _FEW:
+            heap[:] = [entry for entry in heap if entry[2].queued_s == entry[0]]
+            heapq.heapify(heap)
 
     def run(self) -> None:
         """Let everything expire that is due, and arm the timer for the next."""
@@ -71,6 +94,7 @@ class Deadlines:
             if owner.queued_s != due_s:
                 continue  # a later assignment queued an earlier entry, which took this one's place
             owner.queued_s = NEVER
+            self._live -= 1
             if owner.expires_s <= now_s:
                 owner.expires_s = NEVER
                 owner.expired()
@@ -81,6 +105,7 @@ class Deadlines:
     def stop(self) -> None:
         """Forget everything."""
         self._heap.clear()
+        self._live = 0
         self._timer.stop()
         self._armed_s = NEVER
 

@@ -199,7 +199,7 @@ class Transport:
 
     def _close_socket(self) -> None:
         self.gone = True
-        self.expires_s = NEVER
+        self.server.deadlines.forget(self)
         self._watcher.stop()
         self._watcher.close()
         self._sock.close()

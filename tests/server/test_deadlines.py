@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 from tafe.deadlines import NEVER, Deadlines
 
 
@@ -108,3 +110,47 @@ def test_stopping_forgets_everything() -> None:
     world.deadlines.stop()
     world.go_to(20)
     assert owner.expired_at == []
+
+
+def test_whoever_is_forgotten_is_not_held_until_its_deadline() -> None:
+    world = World()
+    owners = [world.owner(75) for _ in range(1000)]
+    kept = owners.pop()
+    last = weakref.ref(owners[-1])
+    for owner in owners:
+        world.deadlines.forget(owner)
+    del owners, owner
+    assert len(world.deadlines) < 200  # of 1,000, and all of them small if there were many more
+    world.go_to(100)
+    assert last() is None
+    assert kept.expired_at == [75]
+
+
+def test_a_deadline_moved_earlier_again_and_again_holds_a_few_entries() -> None:
+    world = World()
+    owner = world.owner(2000)
+    for earlier in range(1000):
+        owner.expires_s = 1999 - earlier
+        world.deadlines.queue(owner)
+        assert len(world.deadlines) < 100
+    world.go_to(3000)
+    assert owner.expired_at == [1000]
+
+
+def test_owners_that_forget_themselves_while_they_expire_leave_the_others_alone() -> None:
+    world = World()
+
+    class Closing(Owner):
+        def expired(self) -> None:
+            super().expired()
+            world.deadlines.forget(self)
+            for other in leaving:
+                world.deadlines.forget(other)
+
+    leaving = [world.owner(50) for _ in range(500)]
+    staying = [world.owner(60 + number) for number in range(100)]
+    world.deadlines.queue(Closing(world, 10))
+    world.go_to(300)
+    assert [owner.expired_at for owner in leaving] == [[]] * 500
+    assert [owner.expired_at for owner in staying] == [[60 + number] for number in range(100)]
+    assert len(world.deadlines) == 0
