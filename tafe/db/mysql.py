@@ -16,19 +16,12 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import select
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import gevent
 import pymysql
-from gevent import monkey
-from pymysql import connections
-from pymysql.connections import MySQLResult
 from pymysql.constants import CLIENT, CR, ER, SERVER_STATUS
 
 from tafe.db import sql as sql_
@@ -36,6 +29,7 @@ from tafe.db.bulk import batches
 from tafe.db.driver import Connection, ConnectionLost, Result, Row
 from tafe.db.mysql_errors import CONSTRAINTS, FATAL_STATEMENTS, LOST, why_refused
 from tafe.db.url import MySQLTarget
+from tafe.db.wire import Wire, wire_class
 from tafe.errors import DatabaseUnavailable, IntegrityError, QueryError
 
 # A check before use must not make a request late: a server that does not answer a ping in half a second is no use.
@@ -50,21 +44,6 @@ _SENDABLE = frozenset(
         *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, time.struct_time),
     }
 )
-# The kernel's poll, since the patched one would wait on the hub.
-_poll = monkey.get_original("select", "poll")
-_READABLE = select.POLLIN
-
-
-@lru_cache(1)
-def _preferred_tls() -> ssl.SSLContext:
-    """For servers that offer TLS when none was asked for: encrypted, not verified, as PyMySQL does by default.
-
-    Kept, because PyMySQL would load the system's certificates anew at each connect, a stall of many milliseconds.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _as_base(value: Any, position: int) -> Any:
@@ -85,68 +64,12 @@ def _as_base(value: Any, position: int) -> Any:
     )
 
 
-class _Wire(connections.Connection):
-    """PyMySQL's connection without its cursors."""
-
-    # PyMySQL's own, which its type stubs leave out.
-    server_status: int
-    _sock: Any
-    _result: MySQLResult | None
-    _force_close: Callable[[], None]
-
-    def connect(self, sock: Any = None) -> None:
-        """PyMySQL's, except that a unix socket that cannot connect is closed now, not when the collector runs.
-
-        While the server is down there are two attempts a second.
-        """
-        if sock is None and self.unix_socket:
-            sock = socket.socket(socket.AF_UNIX)
-            try:
-                sock.settimeout(self.connect_timeout)
-                sock.connect(self.unix_socket)
-            except BaseException:
-                sock.close()
-                raise
-            self.host_info = "unix socket"
-            self._secure = True
-        super().connect(sock)
-
-    def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
-        if not sslp:
-            return _preferred_tls()
-        context: ssl.SSLContext = super()._create_ssl_ctx(sslp)  # type: ignore[misc]  # not in the stubs
-        return context
-
-    def run(self, text: bytes) -> MySQLResult:
-        """Send a statement, read all it answers, return the first result."""
-        self.query(text)
-        result = self._result
-        assert result is not None
-        while self._result is not None and self._result.has_next:
-            self.next_result()
-        return result
-
-    def set_read_timeout(self, seconds: float) -> None:
-        self._read_timeout = seconds
-
-    def peer_has_closed(self) -> bool:
-        """True if there is something to read on an idle connection: end of file or a last error."""
-        if self._sock is None:
-            return True
-        poll = _poll()
-        poll.register(self._sock.fileno(), _READABLE)
-        return bool(poll.poll(0))
-
-    def drop(self) -> None:
-        """Close the socket without saying goodbye."""
-        self._force_close()
-
-
 class MySQLDriver:
     """Makes connections to one server; see `driver.Driver`."""
 
     def __init__(self, target: MySQLTarget, *, name: str, connect_timeout_s: float, read_timeout_s: float) -> None:
         self._target = target
+        self._wire_class = wire_class(target.reader)
         self._name = name
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
@@ -162,7 +85,7 @@ class MySQLDriver:
         timeout: Any = gevent.Timeout(self._connect_timeout_s)
         timeout.start()
         try:
-            wire = _Wire(
+            wire = self._wire_class(
                 host=target.host,
                 port=target.port,
                 user=target.user,
@@ -195,7 +118,7 @@ class MySQLDriver:
 class MySQLConnection:
     """One connection; see `driver.Connection`."""
 
-    def __init__(self, wire: _Wire, name: str, read_timeout_s: float) -> None:
+    def __init__(self, wire: Wire, name: str, read_timeout_s: float) -> None:
         self.last_used_s = 0.0
         self._wire = wire
         self._name = name
@@ -255,14 +178,14 @@ class MySQLConnection:
         self._wire.drop()
         gone()
 
-    def _ask(self, statement: sql_.Statement, params: Sequence[Any]) -> MySQLResult:
+    def _ask(self, statement: sql_.Statement, params: Sequence[Any]) -> Any:
         text = self._bound(statement, params)
         # A read may be repeated afterwards; anything else only if it is known not to have been sent, so look first.
         if not statement.is_read and self._wire.peer_has_closed():
             raise self._lost("the connection was lost while it was idle", sent=False)
         return self._run(text)
 
-    def _run(self, text: bytes) -> MySQLResult:
+    def _run(self, text: bytes) -> Any:
         try:
             return self._wire.run(text)
         except pymysql.MySQLError as error:

@@ -1,6 +1,6 @@
 """Database URLs: what `mysql://...` and `sqlite:///...` mean, and a clear error for everything else.
 
-    mysql://USER:PASSWORD@HOST:PORT/DATABASE?charset=utf8mb4&unix_socket=/run/mysqld/mysqld.sock
+    mysql://USER:PASSWORD@HOST:PORT/DATABASE?charset=utf8mb4&unix_socket=/run/mysqld/mysqld.sock&reader=auto
     sqlite:///relative.db        sqlite:////absolute/path.db?mode=rw
 
 User, password, database, path and parameter values are percent-decoded (RFC 3986, 2.1).
@@ -24,6 +24,8 @@ _SQLITE_FORM = "sqlite:///relative.db or sqlite:////absolute/path.db"
 # Character sets in which no byte of a multi-byte character can be mistaken for a quote or a backslash.
 _CHARSETS = ("utf8mb4", "utf8mb3", "latin1", "ascii")
 _MODES = ("ro", "rw", "rwc")
+# Which class reads results: ours, PyMySQL's, or ours where PyMySQL is a release that it was tested with (wire.py).
+READERS = ("auto", "fast", "stock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class MySQLTarget:
     database: str
     charset: str
     unix_socket: str
+    reader: str
 
     @property
     def shown(self) -> str:
@@ -92,16 +95,20 @@ def _mysql(rest: str) -> MySQLTarget:
     user, _, password = userinfo.partition(":")
     path, _, query = tail.partition("?")
     host, port = _host_and_port(place)
-    options = _parameters(query, ("charset", "unix_socket"))
+    options = _parameters(query, ("charset", "unix_socket", "reader"))
     charset = options.get("charset", "utf8mb4")
     if charset not in _CHARSETS:
         raise _error(f"charset {charset!r} cannot be used", allowed=", ".join(_CHARSETS), try_="utf8mb4")
+    reader = options.get("reader", "auto")
+    if reader not in READERS:
+        raise _error(f"reader {reader!r} is unknown", allowed=", ".join(READERS), try_="auto")
     unix_socket = options.get("unix_socket", "")
     if not host and not unix_socket:
         raise _error("the mysql URL names no host", allowed=_MYSQL_FORM, try_="mysql://...@127.0.0.1:3306/...")
     if not user:
         raise _error("the mysql URL names no user", allowed=_MYSQL_FORM)
-    return MySQLTarget(host, port, _decode(user), _decode(password), _decode(path[1:]), charset, unix_socket)
+    login = (_decode(user), _decode(password), _decode(path[1:]))
+    return MySQLTarget(host, port, *login, charset, unix_socket, reader)
 
 
 def _host_and_port(place: str) -> tuple[str, int]:

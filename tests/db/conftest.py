@@ -14,7 +14,7 @@ import pymysql.connections
 import pytest
 
 from tafe import lifecycle
-from tafe.db import Database, mysql
+from tafe.db import Database, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ def connect() -> Iterator[Callable[..., Database]]:
 def cooperative(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyMySQL waits on the hub, as it does in a worker."""
     monkeypatch.setattr(pymysql.connections, "socket", gevent.socket)
-    monkeypatch.setattr(mysql, "socket", gevent.socket)
+    monkeypatch.setattr(wire, "socket", gevent.socket)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from tafe.errors import UsageError
 
 
 def test_every_part_of_a_mysql_url_is_used_and_percent_decoded() -> None:
-    target = parse("mysql://an%40na:s3c%2Fr%3At%23@db.example:3307/shop%2F1?charset=latin1&unix_socket=%2Frun%2Fm.sock")
+    options = "charset=latin1&unix_socket=%2Frun%2Fm.sock&reader=stock"
+    target = parse(f"mysql://an%40na:s3c%2Fr%3At%23@db.example:3307/shop%2F1?{options}")
     assert target == MySQLTarget(
         host="db.example",
         port=3307,
@@ -22,12 +23,13 @@ def test_every_part_of_a_mysql_url_is_used_and_percent_decoded() -> None:
         database="shop/1",
         charset="latin1",
         unix_socket="/run/m.sock",
+        reader="stock",
     )
 
 
 def test_what_a_mysql_url_leaves_out_has_a_default() -> None:
     target = parse("mysql://ana@[::1]")
-    assert target == MySQLTarget("::1", 3306, "ana", "", "", "utf8mb4", "")
+    assert target == MySQLTarget("::1", 3306, "ana", "", "", "utf8mb4", "", "auto")
 
 
 def test_three_slashes_are_a_relative_file_and_four_an_absolute_one() -> None:

@@ -1,0 +1,137 @@
+"""The PyMySQL connection under a `MySQLConnection`, and which class reads its results.
+
+Two classes: PyMySQL's own (`stock`) and ours (`fast`, see fast.py), which relies on inner names of PyMySQL. So by
+default (`auto`) ours is used with the releases of PyMySQL that it was tested with, and PyMySQL's with every other one,
+which is said in the log once. The URL's option `reader` chooses.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import pymysql
+from gevent import monkey
+from pymysql import connections
+
+from tafe.errors import UsageError
+
+log = logging.getLogger("tafe.db")
+
+# Each one ran the whole of tests/db, PyMySQL's own tests included. The first of them is the oldest one that escapes
+# lists safely (its CHANGELOG, 1.2.4).
+TESTED = frozenset({"1.2.4"})
+
+# The kernel's poll, since the patched one would wait on the hub.
+_poll = monkey.get_original("select", "poll")
+_READABLE = select.POLLIN
+
+
+@lru_cache(1)
+def _preferred_tls() -> ssl.SSLContext:
+    """For servers that offer TLS when none was asked for: encrypted, not verified, as PyMySQL does by default.
+
+    Kept, because PyMySQL would load the system's certificates anew at each connect, a stall of many milliseconds.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class Wire(connections.Connection):
+    """PyMySQL's connection without its cursors."""
+
+    # PyMySQL's own, which its type stubs leave out.
+    server_status: int
+    _sock: Any
+    _result: Any
+    _read_timeout: float | None
+    _force_close: Callable[[], None]
+
+    def connect(self, sock: Any = None) -> None:
+        """PyMySQL's, except that a unix socket that cannot connect is closed now, not when the collector runs.
+
+        While the server is down there are two attempts a second.
+        """
+        if sock is None and self.unix_socket:
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.settimeout(self.connect_timeout)
+                sock.connect(self.unix_socket)
+            except BaseException:
+                sock.close()
+                raise
+            self.host_info = "unix socket"
+            self._secure = True
+        super().connect(sock)
+
+    def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
+        if not sslp:
+            return _preferred_tls()
+        context: ssl.SSLContext = super()._create_ssl_ctx(sslp)  # type: ignore[misc]  # not in the stubs
+        return context
+
+    def run(self, text: bytes) -> Any:
+        """Send a statement, read all it answers, return the first result (`connections.MySQLResult` or its like)."""
+        self.query(text)
+        result = self._result
+        while self._result.has_next:
+            self.next_result()
+        return result
+
+    def set_read_timeout(self, seconds: float) -> None:
+        self._read_timeout = seconds
+
+    def peer_has_closed(self) -> bool:
+        """True if there is something to read on an idle connection: end of file or a last error."""
+        if self._sock is None:
+            return True
+        poll = _poll()
+        poll.register(self._sock.fileno(), _READABLE)
+        return bool(poll.poll(0))
+
+    def drop(self) -> None:
+        """Close the socket without saying goodbye."""
+        self._force_close()
+
+
+def wire_class(reader: str) -> type[Wire]:
+    """The class that `reader`, one of url.py's `READERS`, stands for here. Raises `UsageError`."""
+    if reader == "stock":
+        return Wire
+    if pymysql.VERSION_STRING in TESTED:
+        return _fast_wire()
+    tested = f"it was tested with PyMySQL {', '.join(sorted(TESTED))}; {pymysql.VERSION_STRING} is installed"
+    if reader == "fast":
+        raise UsageError(
+            f"reader=fast cannot be used: {tested}",
+            set_by="Database.from_url",
+            allowed="auto, stock",
+            try_=f"pip install PyMySQL=={max(TESTED)}, or reader=auto",
+        )
+    _say_once(f"results are read by PyMySQL's own connection, which is slower than ours: {tested}")
+    return Wire
+
+
+@lru_cache(1)
+def _fast_wire() -> type[Wire]:
+    from tafe.db import fast  # here, for with another PyMySQL this import may fail
+
+    class FastWire(Wire, fast.Connection):
+        """The same, reading as fast.py does."""
+
+        def peer_has_closed(self) -> bool:
+            return self.unread or super().peer_has_closed()
+
+    return FastWire
+
+
+@lru_cache(1)
+def _say_once(message: str) -> None:
+    log.warning("%s", message)
