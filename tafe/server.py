@@ -119,7 +119,7 @@ class WSGIServer(Shared, StreamServer):
         self.own_lines = response.own_lines(time.time())
         self._second: Any = None  # the timer that renews `own_lines`
         # -- what the connections share
-        self._connections: set[Connection] = set()
+        self._connections: set[Connection | TlsRelay] = set()
         self.waiting: collections.deque[Connection] = collections.deque()  # complete requests, in order of arrival
         self.in_flight = 0  # requests that have a greenlet
         self.overdue = 0  # requests that go on although their deadline has passed and their client was answered
@@ -211,17 +211,14 @@ class WSGIServer(Shared, StreamServer):
 
     def do_handle(self, sock: _socket.socket, address: Any) -> None:
         """Take a new connection."""
-        if self.ssl_args is None:
-            self._connections.add(Connection(self, sock, address))
-        else:
-            relay = TlsRelay(sock, self._wrap_tls, lambda inner: self._take(inner, address), self.limits.head_timeout_s)
-            gevent.spawn(relay.run)
+        self._connections.add(
+            Connection(self, sock, address) if self.ssl_args is None else TlsRelay(self, sock, address)
+        )
 
-    def _take(self, sock: _socket.socket, address: Any) -> None:
+    def take_over(self, relay: TlsRelay, sock: _socket.socket, address: Any) -> None:
+        """A client has shaken hands: what it sends comes from `sock` now."""
+        self._connections.discard(relay)
         self._connections.add(Connection(self, sock, address))
-
-    def _wrap_tls(self, sock: Any) -> Any:
-        return self.wrap_socket(sock, **self.ssl_args)
 
     def handle(self, *_args: Any) -> None:
         """gevent asks that it exists; `do_handle` takes its place."""
@@ -239,7 +236,7 @@ class WSGIServer(Shared, StreamServer):
         """Requests answered or given up; one whose body is still coming counts already."""
         return self.request_number - self.in_flight - len(self.waiting)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Connection | TlsRelay) -> None:
         """A connection was closed."""
         self._connections.discard(connection)
         if self._stopped_when_full and self.started:

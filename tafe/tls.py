@@ -9,11 +9,13 @@ Limit: an HTTP/1.0 answer without a length that breaks off ends as if it were wh
 from __future__ import annotations
 
 import _socket
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 from gevent.socket import SHUT_WR, socket, socketpair
+
+if TYPE_CHECKING:
+    from tafe.server import WSGIServer
 
 _PIECE_BYTES: Final = 64 * 1024  # at most four TLS records
 _GOODBYE_S: Final = 2.0  # for the client to answer our close_notify; as long as a lingering close
@@ -21,32 +23,39 @@ _GOODBYE_BYTES: Final = 1024 * 1024
 
 
 class TlsRelay:
-    """One client's TLS. `wrap(sock)` returns the SSL socket, after its handshake or before; `take(inner)` serves it."""
+    """One client's TLS. While it shakes hands it stands among the server's connections, and counts as one."""
 
-    def __init__(
-        self,
-        sock: _socket.socket,
-        wrap: Callable[[Any], Any],
-        take: Callable[[_socket.socket], None],
-        handshake_s: float,
-    ) -> None:
+    exchange = None  # no request can have begun
+
+    def __init__(self, server: WSGIServer, sock: _socket.socket, address: Any) -> None:
+        self._server = server
         self._raw = socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        self._wrap = wrap
-        self._take = take
-        self._handshake_s = handshake_s or None
+        self._address = address
+        self._greenlet = gevent.spawn(self._run)
 
-    def run(self) -> None:
-        """Shake hands, then carry bytes until both sides have ended. In its own greenlet; never raises OSError."""
+    def close_if_idle(self) -> None:
+        """Nothing: a client that shakes hands is about to ask."""
+
+    def close(self) -> None:
+        """End the handshake, on the next loop turn."""
+        self._greenlet.kill(block=False)
+
+    def _run(self) -> None:
+        """Shake hands, then carry bytes until both sides have ended. Never raises OSError."""
+        server = self._server
         client = self._raw
+        shaking = True
         try:
-            with gevent.Timeout(self._handshake_s):
-                client = self._wrap(client)
+            with gevent.Timeout(server.limits.head_timeout_s or None):
+                # The handshake apart: within `wrap_socket` its end would leave nobody to close the socket.
+                client = server.wrap_socket(client, **{**server.ssl_args, "do_handshake_on_connect": False})
                 client.do_handshake()
             outer, inner = socketpair()
             with outer:
                 plain = _socket.socket(inner.family, inner.type, inner.proto, fileno=inner.detach())
                 plain.setblocking(False)
-                self._take(plain)
+                shaking = False
+                server.take_over(self, plain, self._address)
                 upward = gevent.spawn(_carry, client, outer)
                 try:
                     _carry(outer, client)
@@ -57,6 +66,8 @@ class TlsRelay:
             pass  # the client is gone, or never spoke TLS: there is nobody to tell
         finally:
             client.close()
+            if shaking:
+                server.forget(self)
 
 
 def _carry(source: Any, target: Any) -> None:
