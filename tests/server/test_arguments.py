@@ -5,21 +5,16 @@ from __future__ import annotations
 import io
 import logging
 import re
-import ssl
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
 from gevent import pywsgi, socket
 from gevent.pool import Pool
-from gevent.ssl import SSLContext
 
 from tafe.errors import UsageError
 from tafe.server import WSGIServer
-from tests.server.conftest import Serve, echo, hello, read_answer, read_to_end
-from tests.services.requirements import program
+from tests.server.conftest import Serve, hello, read_to_end
 
 LAST = b"GET /a?b=1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
@@ -118,58 +113,3 @@ def test_a_subclass_may_bring_its_application_and_its_environ_class() -> None:
         client.sendall(LAST)
         assert read_to_end(client).endswith(b"\r\n\r\nEnviron")
     server.stop()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    made = subprocess.run(
-        [program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1",
-         "-keyout", str(path), "-out", str(path.with_suffix(".crt"))],
-        capture_output=True,
-        check=True,
-    )  # fmt: skip
-    assert made.returncode == 0
-    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
-    return path
-
-
-def tls_client(address: Any) -> Any:
-    context = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context.wrap_socket(socket.create_connection(address, timeout=5))
-
-
-def test_tls_arguments_serve_tls(serve: Serve, certificate: Path) -> None:
-    seen: list[tuple[str, str]] = []
-
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        seen.append((environ["wsgi.url_scheme"], environ["REMOTE_ADDR"]))
-        return echo(environ, start_response)
-
-    context = SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    live = serve(app, ssl_context=context)
-    body = bytes(range(256)) * 4000
-    with tls_client(live.server.address) as client:
-        for _ in range(2):
-            client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body))
-            sender = gevent.spawn(client.sendall, body)
-            assert read_answer(client)[1] == body
-            sender.get()
-        client.sendall(LAST)
-        assert read_to_end(client).startswith(b"HTTP/1.1 200 OK"), "the end is a clean one"
-    assert seen == [("https", "127.0.0.1")] * 3
-
-
-def test_who_speaks_no_tls_is_closed(serve: Serve, certificate: Path) -> None:
-    live = serve(hello, certfile=str(certificate), keyfile=str(certificate))
-    with live.connect() as client:
-        client.sendall(LAST)
-        try:
-            assert b"200" not in client.recv(1000)
-        except ConnectionResetError:
-            pass
-    gevent.sleep(0.01)
-    assert live.server.connections == 0

@@ -12,9 +12,10 @@ from gevent import socket
 from gevent.ssl import SSLContext
 
 from tafe.limits import Limits
-from tests.server.conftest import Serve, hello, read_answer
+from tests.server.conftest import Serve, echo, hello, read_answer, read_to_end
 from tests.services.requirements import program
 
+LAST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -45,6 +46,26 @@ def wait_for(condition: Any) -> None:
     with gevent.Timeout(3):
         while not condition():
             gevent.sleep(0.005)
+
+
+def test_tls_arguments_serve_tls(serve: Serve, context: SSLContext) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append((environ["wsgi.url_scheme"], environ["REMOTE_ADDR"]))
+        return echo(environ, start_response)
+
+    live = serve(app, ssl_context=context)
+    body = bytes(range(256)) * 4000
+    with tls_client(live.server.address) as client:
+        for _ in range(2):
+            client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body))
+            sender = gevent.spawn(client.sendall, body)
+            assert read_answer(client)[1] == body
+            sender.get()
+        client.sendall(LAST)
+        assert read_to_end(client).startswith(b"HTTP/1.1 200 OK"), "the end is a clean one"
+    assert seen == [("https", "127.0.0.1")] * 3
 
 
 def test_a_client_that_shakes_hands_counts_as_a_connection(serve: Serve, context: SSLContext) -> None:
