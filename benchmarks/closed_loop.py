@@ -5,7 +5,7 @@ prefer anyone: edge-triggered epoll hands sockets out in the order in which thei
 is a queue, and who was handed out goes to its end), all that are ready are served before it asks again, and each gets
 its next request at once. nginx, which serves its connections in turn too, is the control (`fairness.py`).
 
-A connection asks for the same path all the time, so that an answer is checked by its length and its body; only the
+A connection asks for the same path all the time, so that an answer is checked by its length, status and body; only the
 first, and one that comes in pieces, is parsed. `client.py` is for an exact number of requests, this one for a time.
 """
 
@@ -24,6 +24,7 @@ from benchmarks.client import Exchange, LoadError, parse_answer
 
 _RECEIVE_BYTES = 16 * 1024  # an answer in one call; ours are below 300 bytes
 _FIRST_S = 5.0  # for a connection's first answer
+_OK = b"HTTP/1.1 200 "
 _SILENCE_S = 10.0  # without any answer: the server hangs
 
 
@@ -158,7 +159,7 @@ class _Client:
             data = self._recv(_RECEIVE_BYTES)
         except BlockingIOError:  # taken already: it came between two events
             return False
-        if len(data) == self._length and data.endswith(self._body):
+        if len(data) == self._length and data.endswith(self._body) and data.startswith(_OK):
             return True
         if not self._is_whole(data):
             return False
