@@ -38,6 +38,11 @@ _HOP_BY_HOP: Final = frozenset(
     )
 )
 
+
+class NotTextError(TypeError, UnicodeError):
+    """A header that is no str. The second base is what pywsgi raises, for who catches it."""
+
+
 Head = tuple[bytes, int, int, int]  # status line and field lines, bits, declared length or -1, status
 heads: dict[tuple[Any, ...], Head] = {}  # by (status, *headers): `Exchange.start_response` looks here first
 _statuses: dict[str, tuple[bytes, int]] = {}
@@ -112,14 +117,14 @@ def _header_line(header: Any) -> tuple[bytes, int, int]:
         raise TypeError(f"a header must be a tuple (name, value), not {header!r:.80} (PEP 3333)")
     name, value = header
     if not isinstance(name, str) or not isinstance(value, str):
-        raise TypeError(f"header name and value must be str: {header!r:.80} (PEP 3333)")
+        raise NotTextError(f"header name and value must be str: {header!r:.80} (PEP 3333)")
     if not _NAME.fullmatch(name):
         _refuse_newline(name, "header name")
         raise ValueError(f"bad header name {name!r:.80}")
     value = value.strip(" \t")
     if not _VALUE.fullmatch(value):
         _refuse_newline(value, "header value")
-        raise ValueError(f"header {name}: the value holds a control character or a character outside latin-1")
+        raise UnicodeError(f"header {name}: the value holds a control character or a character outside latin-1")
     line = f"{name}: {value}\r\n".encode("latin-1")
     rendered = (line, *_meaning(name.lower(), value))
     if len(line) <= _MAX_LINE:

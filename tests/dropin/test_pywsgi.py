@@ -95,6 +95,8 @@ def test_a_host_is_all_that_some_of_them_lack() -> None:
     names = [name for name, reason in EXCLUDED[MODULE].items() if NO_HOST in reason]
     results: dict[str, str] = run(MODULE, "--with-host", "--only", *names)
     assert set(results) == set(names)
-    assert results["ChunkedInputTests.test_short_read"] == "ok"
-    twice = [name for name in names if EXCLUDED[MODULE][name] != NO_HOST]
-    assert [name for name in twice if "Unexpected code: 400" not in results[name]] == []
+    for name, text in results.items():
+        if EXCLUDED[MODULE][name] != NO_HOST:
+            assert "Unexpected code: 400" in text, name
+        elif name != "ChunkedInputTests.test_close_before_finished":  # asks for pywsgi's words about the broken body
+            assert text == "ok", name
