@@ -1,7 +1,8 @@
-"""The peers' virtual environment: made once, remade when peers.txt changes, apart from every other one.
+"""The peers' virtual environment: made once, remade when its lists change, apart from every other one.
 
 The peers run on the same interpreter as we do, but never share its packages: a test must not pass because a
-peer brought a dependency along.
+peer brought a dependency along. peers.txt must install; what peers-built.txt names needs a compiler and
+headers, and a machine without them measures without it: why is kept for the report.
 """
 
 from __future__ import annotations
@@ -9,28 +10,81 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _DIRECTORY = ROOT / ".run" / "bench-venv"
 _REQUIREMENTS = Path(__file__).with_name("peers.txt")
+_BUILT = Path(__file__).with_name("peers-built.txt")
+_NOT_BUILT = "not-built.json"
+# Debian keeps servers where an ordinary user's PATH does not reach.
+_SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
+def found(program: str) -> str | None:
+    """The path of a program, wherever Debian keeps it; None if it is not installed."""
+    return shutil.which(program, path=_SEARCH_PATH)
 
 
 def ensure(directory: Path = _DIRECTORY) -> Path:
-    """Make the environment if it is not there as peers.txt wants it; return its folder of programs."""
+    """Make the environment if it is not there as the lists want it; return its folder of programs."""
     stamp = directory / "made-from"
-    wanted = hashlib.sha256(_REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()
+    wanted = hashlib.sha256(_REQUIREMENTS.read_bytes() + _BUILT.read_bytes() + sys.version.encode()).hexdigest()
     if not (stamp.exists() and stamp.read_text() == wanted):
-        print(f"installing the peers ({_REQUIREMENTS.name}) ...", file=sys.stderr, flush=True)
+        print(f"installing the peers ({_REQUIREMENTS.name}, {_BUILT.name}) ...", file=sys.stderr, flush=True)
         shutil.rmtree(directory, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
-        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(_REQUIREMENTS)]
-        subprocess.run([str(directory / "bin" / "python"), *install], check=True)
+        subprocess.run([*_install(directory), "-r", str(_REQUIREMENTS)], check=True)
+        (directory / _NOT_BUILT).write_text(json.dumps(_build(directory)))
         stamp.write_text(wanted)
     return directory / "bin"
+
+
+def _install(directory: Path) -> list[str]:
+    return [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+
+
+def _build(directory: Path) -> dict[str, str]:
+    """Install each of peers-built.txt; why the others could not be, by name."""
+    lines = (line.partition("#")[0].strip() for line in _BUILT.read_text().splitlines())
+    failed = {}
+    for requirement in filter(None, lines):
+        done = subprocess.run([*_install(directory), requirement], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            errors = [line.strip() for line in done.stderr.splitlines() if "error:" in line]
+            failed[requirement.partition("==")[0]] = f"{requirement} cannot be built here: {'; '.join(errors[:2])}"
+    return failed
+
+
+def not_built(programs: Path) -> dict[str, str]:
+    """Why packages are missing from the environment whose folder of programs this is, by their names."""
+    failed: dict[str, str] = json.loads((programs.parent / _NOT_BUILT).read_text())
+    return failed
+
+
+@functools.cache
+def interpreted() -> dict[str, str]:
+    """Why each of our packages that has modules to compile is measured without them; empty: it runs with them."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
+    packages = sorted({module["name"].partition(".")[0] for module in listed})
+    program = (
+        "import importlib, json, sys;"
+        "print(json.dumps({name: importlib.import_module(name).why_interpreted for name in sys.argv[1:]}))"
+    )
+    argv = [sys.executable, "-c", program, *packages]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=ROOT, env=clean_environment())
+    reasons: dict[str, str] = json.loads(done.stdout)
+    return reasons
+
+
+def clean_environment() -> dict[str, str]:
+    """The variables of this process without our own settings: what is measured is what `contestants.py` says."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("TAFE_", "PROFILER_"))}
 
 
 @functools.cache
@@ -41,5 +95,11 @@ def versions(python: Path) -> dict[str, str]:
         "print(json.dumps({d.metadata['Name'].lower(): d.version for d in m.distributions()}))"
     )
     done = subprocess.run([str(python), "-c", program], capture_output=True, text=True, check=True)
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
+    installed: dict[str, str] = json.loads(done.stdout)
+    return installed
+
+
+def program_version(program: str) -> str:
+    """What a program that is no Python package says to -v, as nginx does: `nginx version: nginx/1.22.1`."""
+    done = subprocess.run([found(program) or program, "-v"], capture_output=True, text=True, check=True)
+    return (done.stdout + done.stderr).strip().rpartition("/")[2]

@@ -1,13 +1,21 @@
 -- wrk's script: which requests to send, and the figures of the run as one line of JSON for loads.py.
--- Argument 1: how many users to ask for in turn under /users/; 0 sends the URL's own path every time.
+-- Argument 1: a file of requests to send in turn, each as its length, a line feed and its bytes. Without it
+-- the URL's own path is asked for every time.
 function init(args)
-   local users = tonumber(args[1])
-   if users == 0 then return end
-   local heads, sent = {}, 0
-   for id = 1, users do heads[id] = wrk.format("GET", "/users/" .. id) end
+   if not args[1] then return end
+   local file = assert(io.open(args[1], "rb"))
+   local requests, sent = {}, 0
+   while true do
+      local length = file:read("*n")
+      if not length then break end
+      file:read(1)
+      requests[#requests + 1] = file:read(length)
+   end
+   file:close()
+   local count = #requests
    request = function()
-      sent = sent % users + 1
-      return heads[sent]
+      sent = sent % count + 1
+      return requests[sent]
    end
 end
 

@@ -12,7 +12,10 @@ import dataclasses
 import json
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+
+from benchmarks.client import Exchange
 
 CONNECTIONS = 64  # enough to keep one worker's core full, few enough that every server can hold them
 _SCRIPT = Path(__file__).with_name("load.lua")
@@ -31,11 +34,15 @@ class LoadResult:
     kept_alive: int | None = None  # ab only: answers over a kept connection
 
 
-def wrk_argv(port: int, path: str, users: int, seconds: int) -> list[str]:
-    """The command for wrk; with `users` it asks for /users/1 to /users/{users} in turn instead of `path`."""
-    url = f"http://127.0.0.1:{port}{path}"
+def wrk_argv(port: int, exchanges: Sequence[Exchange], seconds: int, requests: Path) -> list[str]:
+    """The command for wrk. More than one exchange is written into the file `requests`, for load.lua."""
+    url = f"http://127.0.0.1:{port}{exchanges[0].path}"
     options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "-s", str(_SCRIPT)]
-    return ["wrk", *options, url, "--", str(users)]
+    if len(exchanges) == 1:
+        return ["wrk", *options, url]
+    messages = [exchange.request(port) for exchange in exchanges]
+    requests.write_bytes(b"".join(b"%d\n%s" % (len(message), message) for message in messages))
+    return ["wrk", *options, url, "--", str(requests)]
 
 
 def ab_argv(port: int, path: str, seconds: int) -> list[str]:

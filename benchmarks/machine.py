@@ -7,11 +7,12 @@ better than either part.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import platform
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -72,6 +73,18 @@ def two_cores() -> tuple[int, int] | None:
     return (cores[0], cores[1]) if len(cores) > 1 else None
 
 
+@contextlib.contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """Run this process, and what it starts meanwhile, on one core; None: on those that it has."""
+    before = os.sched_getaffinity(0)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def describe() -> dict[str, str | int]:
     """What the figures were measured on; nothing that names the machine or its folders."""
     model = next(
@@ -84,7 +97,7 @@ def describe() -> dict[str, str | int]:
     )
     return {
         "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count() or 1,  # not our own affinity, which is one core by then
         "kernel": platform.release(),
         "python": platform.python_version(),
         # Without profile-guided optimisation an interpreter runs a tenth more instructions (hello, measured).

@@ -19,36 +19,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import client, counters, loads, machine, serving
+from benchmarks import client, counters, environment, loads, machine, serving
 from benchmarks.contestants import Contestant
-from benchmarks.peers import contract
+from benchmarks.scenarios import Scenario
 from tests.services.processes import ServerError
 
 WARM_UP_S = 1  # before each burst; after it wrk opens its 64 connections anew, so it is caches that it warms
-
-
-@dataclasses.dataclass(frozen=True)
-class Scenario:
-    """One kind of load on one route."""
-
-    name: str
-    tool: str  # wrk or ab
-    path: str
-    users: int  # 0, or how many users are asked for in turn
-    exchanges: tuple[client.Exchange, ...]
-    counted_requests: int  # one sample under callgrind: about a second for the fastest, ten for the slowest
-
-    def argv(self, port: int, seconds: int) -> list[str]:
-        """The load's command."""
-        if self.tool == "ab":
-            return loads.ab_argv(port, self.path, seconds)
-        return loads.wrk_argv(port, self.path, self.users, seconds)
-
-
-HELLO = Scenario("hello", "wrk", "/hello", 0, serving.HELLO, 2000)
-QUERY = Scenario("query", "wrk", "/users/1", contract.USERS, serving.USERS, 1000)
-HELLO_AB = Scenario("hello, ab -k", "ab", "/hello", 0, serving.HELLO, 0)
-SCENARIOS = (HELLO, QUERY, HELLO_AB)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +52,8 @@ class Counted:
     scenario: str
     instructions_user: tuple[float, ...] = ()  # a request, one figure a sample; empty where perf counted instead
     system_calls: float | None = None  # a request
+    kernel_share: float | None = None  # of CPU time, 0 to 1, sampled
+    main_thread_share: float | None = None  # of CPU time, 0 to 1: of the thread that used most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +82,10 @@ def all_up(
     out: dict[str, str] = {}
     try:
         for number, contestant in enumerate(chosen):
+            if reason := _absence(contestant, programs):
+                out[contestant.name] = reason
+                say(f"left out: {contestant.name}: {reason}")
+                continue
             say(f"starting {contestant.name}")
             try:
                 contender = serving.Contender(
@@ -124,23 +106,35 @@ def all_up(
             contender.kill()
 
 
+def _absence(contestant: Contestant, programs: Path) -> str:
+    """Why it cannot be started at all; empty if it can."""
+    if contestant.program:
+        return "" if environment.found(contestant.program) else f"{contestant.program} is not installed"
+    reasons = {} if contestant.ours else environment.not_built(programs)
+    return "; ".join(reasons[package] for package in contestant.packages if package in reasons)
+
+
 def rounds(up: Sequence[serving.Contender], plan: Plan, directory: Path) -> Iterator[Burst]:
     """Every scenario for every contestant, in turn, `plan.rounds` times."""
     for number in range(1, plan.rounds + 1):
         for scenario in plan.scenarios:
-            for contender in up:
+            for contender in _taking(up, scenario):
                 burst = _burst(contender, scenario, number, plan, directory)
                 say(
-                    f"round {number}/{plan.rounds}  {scenario.name:<13} {contender.contestant.name:<18} "
+                    f"round {number}/{plan.rounds}  {scenario.name:<18} {contender.contestant.name:<20} "
                     f"{burst.load.requests_per_s:>9,.0f} req/s  p99 {burst.load.p99_ms:6.1f} ms  "
                     f"CPU {burst.cpu_user_us + burst.cpu_system_us:6.1f} us"
                 )
                 yield burst
 
 
+def _taking(up: Sequence[serving.Contender], scenario: Scenario) -> list[serving.Contender]:
+    return [contender for contender in up if contender.contestant.takes(scenario)]
+
+
 def _burst(contender: serving.Contender, scenario: Scenario, number: int, plan: Plan, directory: Path) -> Burst:
-    loads.run(scenario.argv(contender.port, WARM_UP_S), WARM_UP_S)
-    argv = scenario.argv(contender.port, plan.seconds)
+    loads.run(scenario.argv(contender.port, WARM_UP_S, directory), WARM_UP_S)
+    argv = scenario.argv(contender.port, plan.seconds, directory)
     output = directory / "perf.out"
     if counters.perf_counts_instructions():
         argv = counters.perf_argv((counters.USER, counters.KERNEL), contender.pids, output, argv)
@@ -167,19 +161,38 @@ def _burst(contender: serving.Contender, scenario: Scenario, number: int, plan: 
     )
 
 
-def system_calls(up: Sequence[serving.Contender], plan: Plan, directory: Path) -> Iterator[Counted]:
-    """System calls a request, counted in a burst of their own since counting them slows every one."""
-    if not counters.perf_counts_syscalls():
+def watched(up: Sequence[serving.Contender], plan: Plan, directory: Path) -> Iterator[Counted]:
+    """System calls a request and the kernel's share, each in a burst of its own since watching slows a server."""
+    if not counters.perf_counts_syscalls() and not counters.perf_samples():
         return
     for scenario in plan.scenarios:
-        for contender in up:
-            output = directory / "syscalls.out"
-            load = scenario.argv(contender.port, WARM_UP_S)
-            text = loads.run(counters.perf_argv((counters.SYSCALLS,), contender.pids, output, load), WARM_UP_S)
-            seen = loads.parse_ab(text) if scenario.tool == "ab" else loads.parse_wrk(text)
-            calls = counters.parse_perf(output.read_text())[counters.SYSCALLS] / max(1, seen.requests)
-            say(f"system calls  {scenario.name:<13} {contender.contestant.name:<18} {calls:6.2f}")
-            yield Counted(contender.contestant.name, scenario.name, system_calls=calls)
+        for contender in _taking(up, scenario):
+            calls = _system_calls(contender, scenario, directory) if counters.perf_counts_syscalls() else None
+            samples = _samples(contender, scenario, directory) if counters.perf_samples() else counters.Samples(0, 0, 0)
+            name = contender.contestant.name
+            say(f"watched  {scenario.name:<18} {name:<20} system calls {calls or 0:6.2f}  {samples}")
+            yield Counted(
+                name,
+                scenario.name,
+                system_calls=calls,
+                kernel_share=samples.kernel_share,
+                main_thread_share=samples.main_thread_share,
+            )
+
+
+def _system_calls(contender: serving.Contender, scenario: Scenario, directory: Path) -> float:
+    output = directory / "syscalls.out"
+    load = scenario.argv(contender.port, WARM_UP_S, directory)
+    text = loads.run(counters.perf_argv((counters.SYSCALLS,), contender.pids, output, load), WARM_UP_S)
+    seen = loads.parse_ab(text) if scenario.tool == "ab" else loads.parse_wrk(text)
+    return counters.parse_perf(output.read_text())[counters.SYSCALLS] / max(1, seen.requests)
+
+
+def _samples(contender: serving.Contender, scenario: Scenario, directory: Path) -> counters.Samples:
+    output = directory / "samples.data"
+    load = scenario.argv(contender.port, WARM_UP_S, directory)
+    loads.run(counters.sampling_argv(contender.pids, output, load), WARM_UP_S)
+    return counters.read_samples(output)
 
 
 def callgrind(
@@ -190,7 +203,11 @@ def callgrind(
     database_url: str | None,
     programs: Path = Path(),
 ) -> Iterator[Counted]:
-    """User instructions a request of one contestant, alone under valgrind."""
+    """User instructions a request of one contestant, alone under valgrind.
+
+    The connections are opened in the warm-up and closed after the last sample, so that neither is counted: with wrk and
+    perf they are one in thousands of requests.
+    """
     counting = counters.Callgrind(directory / "callgrind", main_thread_only=contestant.ours)
     contender = serving.Contender(
         contestant,
@@ -205,20 +222,21 @@ def callgrind(
         counting_on = False
         for scenario in plan.scenarios:
             requests = scenario.counted_requests
-            if requests == 0:
+            if requests == 0 or not contestant.takes(scenario):
                 continue
-            _exchange(contender, scenario, max(loads.CONNECTIONS * 3, requests // 4))
-            if counting_on:
-                counting.take(pids)
-            else:
-                counting.begin(pids)
-                counting_on = True
-            samples = []
-            for _ in range(plan.samples):
-                _exchange(contender, scenario, requests)
-                samples.append(counting.take(pids) / requests)
+            with client.Client(contender.port, connections=loads.CONNECTIONS) as connections:
+                _exchange(contender, connections, scenario, max(loads.CONNECTIONS * 3, requests // 4))
+                if counting_on:
+                    counting.take(pids)
+                else:
+                    counting.begin(pids)
+                    counting_on = True
+                samples = []
+                for _ in range(plan.samples):
+                    _exchange(contender, connections, scenario, requests)
+                    samples.append(counting.take(pids) / requests)
             say(
-                f"callgrind     {scenario.name:<13} {contestant.name:<18} "
+                f"callgrind     {scenario.name:<18} {contestant.name:<20} "
                 + "  ".join(f"{sample:,.0f}" for sample in samples)
             )
             yield Counted(contestant.name, scenario.name, instructions_user=tuple(samples))
@@ -226,8 +244,8 @@ def callgrind(
         contender.kill()
 
 
-def _exchange(contender: serving.Contender, scenario: Scenario, requests: int) -> None:
-    wrong = client.send(contender.port, scenario.exchanges, requests)
+def _exchange(contender: serving.Contender, connections: client.Client, scenario: Scenario, requests: int) -> None:
+    wrong = connections.send(scenario.exchanges, requests)
     if wrong:
         raise serving.WrongAnswerError(
             f"{contender.contestant.name}: {wrong} of {requests} answers to {scenario.name} were wrong"

@@ -7,16 +7,19 @@ END; everything between them is replaced.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import strictness
 from benchmarks.environment import ROOT
-from benchmarks.report import CALLGRIND
+from benchmarks.report import CALLGRIND, kernel_percent
+from benchmarks.scenarios import HELLO, QUERY
 
 BEGIN = "<!-- benchmark begin: python -m benchmarks.readme -->"
 END = "<!-- benchmark end -->"
 README = ROOT / "README.md"
+_IN_FULL = (HELLO.name, QUERY.name)  # the other loads get two figures each
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -26,37 +29,90 @@ def newest() -> Path | None:
 
 
 def tables(document: Mapping[str, Any]) -> str:
-    """The figures a user compares, a table for each load, cheapest first."""
-    settings, machine = document["settings"], document["machine"]
-    lines = [
-        f"One worker on one core, {settings['connections']} keep-alive connections, MariaDB and the load on another "
-        f"core; {document['date'][:10]}, {machine['cpu']}, CPython {machine['python']}, medians of "
-        f"{settings['rounds']} interleaved rounds. The machine is shared, so compare columns, not days. "
-        + " ".join(f"Instructions: {method}." for method in document["instructions_method"].values()),
-    ]
-    for scenario in dict.fromkeys(figure["scenario"] for figure in document["figures"]):
-        figures = [figure for figure in document["figures"] if figure["scenario"] == scenario]
-        figures.sort(key=lambda figure: figure["cpu_us"]["median"])
-        user_only = all((f["instructions"] or {}).get("method") == CALLGRIND for f in figures)
-        lines += [
-            "",
-            f"| {scenario} | {'user ' if user_only else ''}instructions | CPU us | req/s | p50 ms | p99 ms | steal % |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        ]
-        lines += [_row(figure) for figure in figures]
-    lines += ["", *(f"- {c['name']}: {c['note']}." for c in document["contestants"])]
+    """What a user compares: the table's figures, cheapest first, and strictness in a line a server."""
+    sections = document["sections"]
+    lines = _figures(sections["table"]) if "table" in sections else []
+    if "strictness" in sections:
+        lines += ["", *_strictness(sections["strictness"])]
     return "\n".join(lines)
 
 
+def _figures(result: Mapping[str, Any]) -> list[str]:
+    settings, machine = result["settings"], result["machine"]
+    lines = [
+        f"One worker on one core, {settings['connections']} keep-alive connections, MariaDB and the load on another "
+        f"core; {result['date'][:10]}, {machine['cpu']}, CPython {machine['python']}, medians of "
+        f"{settings['rounds']} interleaved rounds. The machine is shared, so compare columns, not days. "
+        + " ".join(f"Instructions: {method}." for method in result["instructions_method"].values()),
+    ]
+    figures = sorted(result["figures"], key=lambda figure: figure["cpu_us"]["median"])
+    for scenario in _IN_FULL:
+        lines += ["", *_in_full(scenario, [figure for figure in figures if figure["scenario"] == scenario])]
+    lines += ["", *_in_short([figure for figure in figures if figure["scenario"] not in _IN_FULL])]
+    return [*lines, "", *(f"- {each['name']}: {each['note']}." for each in result["contestants"])]
+
+
+def _in_full(scenario: str, figures: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"| {scenario} | {_unit(figures)} | CPU us | of it kernel | req/s | p50 ms | p99 ms | steal % |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *map(_row, figures),
+    ]
+
+
+def _in_short(figures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The other loads: instructions and CPU time, a column each."""
+    scenarios = list(dict.fromkeys(figure["scenario"] for figure in figures))
+    if not scenarios:
+        return []
+    cells = {(figure["contestant"], figure["scenario"]): _cost(figure) for figure in figures}
+    lines = [
+        f"| {_unit(figures)} / CPU us | {' | '.join(scenarios)} |",
+        "| --- |" + " ---: |" * len(scenarios),
+    ]
+    for name in dict.fromkeys(figure["contestant"] for figure in figures):
+        row = [cells.get((name, scenario), "-") for scenario in scenarios]
+        lines.append(f"| {_name(name)} | {' | '.join(row)} |")
+    return lines
+
+
+def _strictness(result: Mapping[str, Any]) -> list[str]:
+    """One line a server: the groups are in the result file."""
+    lines = [
+        f"| the {result['cases']} cases of `tests/corpus` | {' | '.join(strictness.WORDS)} |",
+        "| --- |" + " ---: |" * len(strictness.WORDS),
+    ]
+    for name, server in result["servers"].items():
+        counts = strictness.totals(server["groups"])
+        lines.append(f"| {_name(name)} | {' | '.join(str(counts[word]) for word in strictness.WORDS)} |")
+    return lines
+
+
+def _unit(figures: Sequence[Mapping[str, Any]]) -> str:
+    counted = [figure["instructions"]["method"] for figure in figures if figure["instructions"]]
+    return "user instructions" if counted and set(counted) == {CALLGRIND} else "instructions"
+
+
 def _row(figure: Mapping[str, Any]) -> str:
-    counted = figure["instructions"]
-    total = f"{counted['user'] + (counted['kernel'] or 0):,}" if counted else "-"
-    name = f"**{figure['contestant']}**" if figure["contestant"].startswith("tafe") else figure["contestant"]
     median = {key: figure[key]["median"] for key in ("cpu_us", "requests_per_s", "p50_ms", "p99_ms")}
     return (
-        f"| {name} | {total} | {median['cpu_us']:.1f} | {median['requests_per_s']:,.0f} "
-        f"| {median['p50_ms']:.2f} | {median['p99_ms']:.1f} | {figure['steal_percent']['max']:.1f} |"
+        f"| {_name(figure['contestant'])} | {_total(figure)} | {median['cpu_us']:.1f} | {kernel_percent(figure)} "
+        f"| {median['requests_per_s']:,.0f} | {median['p50_ms']:.2f} | {median['p99_ms']:.1f} "
+        f"| {figure['steal_percent']['max']:.1f} |"
     )
+
+
+def _cost(figure: Mapping[str, Any]) -> str:
+    return f"{_total(figure)} / {figure['cpu_us']['median']:.1f}"
+
+
+def _total(figure: Mapping[str, Any]) -> str:
+    counted = figure["instructions"]
+    return f"{counted['user'] + (counted['kernel'] or 0):,}" if counted else "-"
+
+
+def _name(contestant: str) -> str:
+    return f"**{contestant}**" if contestant.startswith("tafe") else contestant
 
 
 def replaced(readme: str, document: Mapping[str, Any]) -> str:

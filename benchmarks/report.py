@@ -1,7 +1,7 @@
-"""From bursts and counts to a JSON document and markdown tables.
+"""From bursts and counts to plain values and markdown tables.
 
-The document (`schema: tafe.benchmark/1`) holds every burst beside the figures made of them, so that a
-doubtful median can be looked into. Pure: what was measured comes in, text and plain values go out.
+The result holds every burst beside the figures made of them, so that a doubtful median can be looked into.
+Pure: what was measured comes in, text and plain values go out.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from benchmarks import bounds
 from benchmarks.contestants import OURS, Contestant
-from benchmarks.measure import Burst, Counted, Scenario
+from benchmarks.measure import Burst, Counted
+from benchmarks.scenarios import Scenario
 
-SCHEMA = "tafe.benchmark/1"
 PERF = "perf"
 CALLGRIND = "callgrind"
 _METHODS = {
     PERF: "instructions retired in user and kernel mode, by perf, while wrk ran",
     CALLGRIND: (
         "instructions in user mode only, by callgrind, since this machine shows no hardware counters; "
-        "CPU time and system calls stand for the kernel's share"
+        "the kernel's share is given of CPU time, never of instructions"
     ),
 }
 
@@ -47,6 +48,8 @@ def _figure(mine: Sequence[Burst], counts: Sequence[Counted], reference: Mapping
     kept = [burst.load.kept_alive for burst in mine if burst.load.kept_alive is not None]
     requests = sum(burst.load.requests for burst in mine)
     calls = [count.system_calls for count in counts if count.system_calls is not None]
+    kernel = [count.kernel_share for count in counts if count.kernel_share is not None]
+    main_thread = [count.main_thread_share for count in counts if count.main_thread_share is not None]
     return {
         "requests_per_s": _spread(mine, lambda burst: burst.load.requests_per_s),
         "requests_per_s_to_tafe": round(statistics.median(ratios), 3) if ratios else None,
@@ -55,6 +58,8 @@ def _figure(mine: Sequence[Burst], counts: Sequence[Counted], reference: Mapping
         "cpu_us": _spread(mine, lambda burst: burst.cpu_user_us + burst.cpu_system_us),
         "cpu_user_us": _spread(mine, lambda burst: burst.cpu_user_us),
         "cpu_system_us": _spread(mine, lambda burst: burst.cpu_system_us),
+        "kernel_share": round(kernel[0], 3) if kernel else None,
+        "main_thread_share": round(main_thread[0], 3) if main_thread else None,
         "instructions": _instructions(mine, counts),
         "system_calls": round(calls[0], 2) if calls else None,
         "busy_percent": _spread(mine, lambda burst: burst.busy_percent),
@@ -97,11 +102,10 @@ def _instructions(mine: Sequence[Burst], counts: Sequence[Counted]) -> dict[str,
     }
 
 
-def document(
+def result(
     *,
-    date: str,
-    machine: Mapping[str, Any],
     settings: Mapping[str, Any],
+    interpreted: Mapping[str, str],
     chosen: Sequence[Contestant],
     versions: Mapping[str, Mapping[str, str]],
     left_out: Mapping[str, str],
@@ -111,10 +115,8 @@ def document(
     """Everything, as it goes into the JSON file."""
     methods = sorted({figure["instructions"]["method"] for figure in made if figure["instructions"]})
     return {
-        "schema": SCHEMA,
-        "date": date,
-        "machine": dict(machine),
         "settings": dict(settings),
+        "interpreted": dict(interpreted),
         "instructions_method": {method: _METHODS[method] for method in methods},
         "contestants": [
             {
@@ -125,32 +127,47 @@ def document(
             }
             for contestant in chosen
         ],
+        "bounds": bounds.verdicts(made),
         "figures": list(made),
         "bursts": [dataclasses.asdict(burst) for burst in bursts],
     }
 
 
-def tables(document_: Mapping[str, Any]) -> str:
-    """The document for a reader: markdown, a table a scenario, best first."""
-    settings = document_["settings"]
+def table(result_: Mapping[str, Any]) -> str:
+    """The result for a reader: the bounds, then a table a scenario, best first."""
+    settings = result_["settings"]
     lines = [
         (
-            f"{document_['date'][:10]}, {document_['machine']['cpu']}, CPython {document_['machine']['python']}: "
             f"{settings['rounds']} interleaved rounds of {settings['seconds']} s, one worker on one core, "
             f"{settings['connections']} keep-alive connections. Medians; p99 with its range."
         ),
     ]
-    lines += [f"Instructions: {method}." for method in document_["instructions_method"].values()]
-    for name in dict.fromkeys(figure["scenario"] for figure in document_["figures"]):
-        of_scenario = [figure for figure in document_["figures"] if figure["scenario"] == name]
+    lines += [f"Instructions: {method}." for method in result_["instructions_method"].values()]
+    lines += [compiled(result_["interpreted"]), "", "### bounds", "", bounds.table(result_["bounds"])]
+    for name in dict.fromkeys(figure["scenario"] for figure in result_["figures"]):
+        of_scenario = [figure for figure in result_["figures"] if figure["scenario"] == name]
         lines += ["", f"### {name}", "", *_table(of_scenario)]
-    lines += [f"\nLeft out: {c['name']}: {c['left_out']}" for c in document_["contestants"] if c["left_out"]]
-    return "\n".join(lines) + "\n"
+    lines += [f"\nLeft out: {c['name']}: {c['left_out']}" for c in result_["contestants"] if c["left_out"]]
+    return "\n".join(lines)
+
+
+def compiled(interpreted: Mapping[str, str]) -> str:
+    """Which of our packages ran with their compiled modules, where not switched off, and why the others did not."""
+    words = [f"{package} {f'no ({reason})' if reason else 'yes'}" for package, reason in interpreted.items()]
+    return f"Compiled modules in use: {', '.join(words)}."
+
+
+def kernel_percent(figure: Mapping[str, Any]) -> str:
+    """The kernel's share of CPU time: sampled or else, with a tilde, by the kernel's own clock tick."""
+    sampled = figure["kernel_share"]
+    if sampled is not None:
+        return f"{sampled:.0%}"
+    return f"~{figure['cpu_system_us']['median'] / max(0.001, figure['cpu_us']['median']):.0%}"
 
 
 def _table(figures_: Sequence[Mapping[str, Any]]) -> list[str]:
     by_ab = figures_[0]["kept_alive_ratio"] is not None
-    heads = ["server", "instructions", "x tafe", "CPU us", "of it kernel", "system calls", "req/s", "x tafe"]
+    heads = ["server", "instructions", "x tafe", "CPU us", "kernel", "system calls", "req/s", "x tafe"]
     heads += ["p50 ms", "p99 ms", "busy %", "others %", "steal %", "errors"]
     reference = next((_total(f) for f in figures_ if f["contestant"] == OURS), 0)
     if by_ab:
@@ -165,7 +182,7 @@ def _table(figures_: Sequence[Mapping[str, Any]]) -> list[str]:
         p99 = figure["p99_ms"]
         cells += [
             f"{figure['cpu_us']['median']:.1f}",
-            f"{figure['cpu_system_us']['median']:.1f}",
+            kernel_percent(figure),
             "-" if calls is None else f"{calls:.2f}",
             f"{figure['requests_per_s']['median']:,.0f}",
             "-" if ratio is None else f"{ratio:.2f}",

@@ -7,10 +7,9 @@ and leaving it out would flatter servers that put work there.
 from __future__ import annotations
 
 import http.client
-import os
 from pathlib import Path
 
-from benchmarks import contestants, environment, machine
+from benchmarks import contestants, environment, machine, scenarios
 from benchmarks.client import Exchange
 from benchmarks.counters import Callgrind
 from benchmarks.peers import contract
@@ -19,8 +18,8 @@ from tests.services.processes import Server, session_members
 
 _START_TIMEOUT_S = 60.0  # for the slowest start under valgrind; in the open each takes a second or two
 
-HELLO = (Exchange("/hello", contract.HELLO_BYTES),)
-USERS = tuple(Exchange(f"/users/{id_}", contract.user_bytes(id_)) for id_ in range(1, contract.USERS + 1))
+HELLO = scenarios.HELLO.exchanges
+USERS = scenarios.QUERY.exchanges
 
 
 class WrongAnswerError(Exception):
@@ -42,18 +41,20 @@ class Contender:
     ) -> None:
         self.contestant = contestant
         self.port = free_port()
+        directory.mkdir(parents=True, exist_ok=True)
         argv = contestant.argv(contestants.Launch(programs, self.port, directory, callgrind is not None))
         if callgrind is not None:
             argv = callgrind.wrap(argv)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("TAFE_")}
         # A fixed hash seed: which names collide in a dictionary is worth several percent of a request's instructions.
-        env = {**kept, "PYTHONPATH": str(environment.ROOT), "PYTHONHASHSEED": "0"}
+        fixed = {"PYTHONPATH": str(environment.ROOT), "PYTHONHASHSEED": "0"}
+        env = {**environment.clean_environment(), **fixed, **dict(contestant.environment)}
         if database_url is not None:
             env[contract.DATABASE_URL_VARIABLE] = database_url
         self._server = Server(
             ["taskset", "-c", str(core), *argv], directory / "server.log", env=env, cwd=environment.ROOT
         )
-        self._examples = HELLO if database_url is None else (HELLO[0], USERS[0], USERS[-1])
+        served = [each for each in contestant.scenarios if each is not scenarios.QUERY or database_url is not None]
+        self._examples = [exchange for each in served for exchange in (each.exchanges[0], each.exchanges[-1])]
         try:
             self._server.wait_until(self._answers, "answering", _START_TIMEOUT_S)
             self.check()
@@ -64,7 +65,7 @@ class Contender:
     def check(self) -> None:
         """`WrongAnswerError` unless each route answers with 200, JSON, and the very bytes expected."""
         for exchange in self._examples:
-            status, content_type, body = self._get(exchange.path)
+            status, content_type, body = self._ask(exchange)
             if (status, content_type.partition(";")[0], body) != (200, "application/json", exchange.body):
                 raise WrongAnswerError(
                     f"{self.contestant.name}: {exchange.path}: {status} {content_type} {body[:200]!r}"
@@ -85,14 +86,14 @@ class Contender:
 
     def _answers(self) -> bool:
         try:
-            return self._get("/hello")[0] == 200
+            return self._ask(scenarios.HELLO.exchanges[0])[0] == 200
         except (OSError, http.client.HTTPException):
             return False
 
-    def _get(self, path: str) -> tuple[int, str, bytes]:
+    def _ask(self, exchange: Exchange) -> tuple[int, str, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5.0)
         try:
-            connection.request("GET", path)
+            connection.request(exchange.method, exchange.path, exchange.sent or None, dict(exchange.headers))
             answer = connection.getresponse()
             return answer.status, answer.getheader("Content-Type", ""), answer.read()
         finally:

@@ -1,8 +1,8 @@
 """What every contestant answers, and the database each one asks.
 
-`GET /hello` is a 27-byte JSON answer; `GET /users/{id}` is one row by primary key. The harness checks both,
-byte for byte, before it measures. Runs in the peers' environment and in ours, so it imports the standard
-library only.
+`GET /hello` is a 27-byte JSON answer; `POST /echo` answers the JSON it was sent, unparsed; `GET /users/{id}`
+is one row by primary key. The harness checks all of them, byte for byte, before it measures. Runs in the
+peers' environment and in ours, so it imports the standard library only.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import urllib.parse
 HELLO = {"message": "Hello, World!"}
 HELLO_BYTES = b'{"message":"Hello, World!"}'
 QUERY = "SELECT id, name FROM users WHERE id = %s"
+LARGE_BYTES = 1024 * 1024  # of an answer that a slow reader cannot take at once (crowd.py)
 USERS = 1000  # rows; small enough to stay in MariaDB's buffer pool: we measure servers, not disks
 POOL_SIZE = 8  # connections of each contestant: several times what one core can keep busy, the same for all
 DATABASE_URL_VARIABLE = "BENCH_DATABASE_URL"

@@ -1,4 +1,4 @@
-"""The two answers with tafe.App and tafe.Database, written as the README tells a user to."""
+"""The answers with tafe.App and tafe.Database, written as the README tells a user to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import tafe
 from benchmarks.peers import contract
+
+_JSON = {"Content-Type": "application/json"}
 
 app = tafe.App()
 _url = os.environ.get(contract.DATABASE_URL_VARIABLE)
@@ -17,6 +19,12 @@ db = tafe.Database.from_url(_url, min_size=contract.POOL_SIZE, max_size=contract
 def hello() -> dict[str, Any]:
     """The 27-byte answer."""
     return contract.HELLO
+
+
+@app.post("/echo")
+def echo(request: tafe.Request) -> tafe.Response:
+    """The JSON it was sent, unparsed."""
+    return tafe.Response(request.body(), headers=_JSON)
 
 
 if db is not None:

@@ -48,6 +48,15 @@ async def _fetch_user(user_id: int) -> Any:
         return await cursor.fetchone()
 
 
+async def _body(receive: _Receive) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body"):
+        message = await receive()
+        body += message.get("body", b"")
+    return body
+
+
 async def app(scope: dict[str, Any], receive: _Receive, send: _Send) -> None:
     """The ASGI application."""
     if scope["type"] == "lifespan":
@@ -57,6 +66,8 @@ async def app(scope: dict[str, Any], receive: _Receive, send: _Send) -> None:
     status = 200
     if path == "/hello":
         body = ujson.dumps(contract.HELLO).encode()
+    elif path == "/echo":
+        body = await _body(receive)
     elif path.startswith("/users/"):
         body = ujson.dumps(await _fetch_user(int(path[7:]))).encode()
     else:

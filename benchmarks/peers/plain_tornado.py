@@ -20,8 +20,11 @@ from benchmarks.peers import contract
 
 class _Json(tornado.web.RequestHandler):
     def answer(self, value: object) -> None:
+        self.answer_bytes(ujson.dumps(value).encode())
+
+    def answer_bytes(self, body: bytes) -> None:
         self.set_header("Content-Type", "application/json")
-        self.write(ujson.dumps(value))
+        self.write(body)
 
     def compute_etag(self) -> str | None:
         """No contestant hashes its answers; Tornado would by default."""
@@ -31,6 +34,11 @@ class _Json(tornado.web.RequestHandler):
 class _Hello(_Json):
     def get(self) -> None:
         self.answer(contract.HELLO)
+
+
+class _Echo(_Json):
+    def post(self) -> None:
+        self.answer_bytes(self.request.body)
 
 
 class _User(_Json):
@@ -57,7 +65,7 @@ async def _serve(port: int) -> None:
             minsize=contract.POOL_SIZE,
             maxsize=contract.POOL_SIZE,
         )
-    application = tornado.web.Application([(r"/hello", _Hello), (r"/users/(\d+)", _User)], pool=pool)
+    application = tornado.web.Application([(r"/hello", _Hello), (r"/echo", _Echo), (r"/users/(\d+)", _User)], pool=pool)
     application.listen(port, "127.0.0.1")
     await asyncio.Event().wait()
 

@@ -1,4 +1,4 @@
-"""Plain WSGI over PyMySQL, for gunicorn's gevent worker, gevent.pywsgi and granian.
+"""Plain WSGI over PyMySQL, for gunicorn's gevent worker, gevent.pywsgi, granian and bjoern.
 
 The pool is a `SimpleQueue`, filled while the module loads: in C under threads, and gevent's own once gevent
 has patched. `python -m benchmarks.peers.plain_wsgi PORT` serves it with gevent.pywsgi, as gevent's
@@ -24,6 +24,12 @@ import ujson
 from benchmarks.peers import contract
 
 _pool: queue.SimpleQueue[pymysql.Connection[pymysql.cursors.DictCursor]] = queue.SimpleQueue()
+
+
+_LARGE = bytes(contract.LARGE_BYTES)
+_LARGE_LENGTH = ("Content-Length", str(contract.LARGE_BYTES))
+_PIECES = 64
+_PIECE = bytes(contract.LARGE_BYTES // _PIECES)
 
 
 def _fill() -> None:
@@ -58,8 +64,13 @@ def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Itera
     path = environ["PATH_INFO"]
     if path == "/hello":
         body = ujson.dumps(contract.HELLO).encode()
+    elif path == "/echo":
+        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
     elif path.startswith("/users/"):
         body = ujson.dumps(_fetch_user(int(path[7:]))).encode()
+    elif path in ("/large", "/pieces"):
+        start_response("200 OK", [("Content-Type", "application/octet-stream"), _LARGE_LENGTH])
+        return [_LARGE] if path == "/large" else (_PIECE for _ in range(_PIECES))
     else:
         start_response("404 Not Found", [("Content-Length", "0")])
         return [b""]

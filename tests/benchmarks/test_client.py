@@ -21,7 +21,9 @@ class Peer:
 
     def __init__(self, answer: Callable[[bytes], bytes | None]) -> None:
         self.heads: list[bytes] = []
+        self.connections = 0
         self._answer = answer
+        self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept)]
@@ -33,6 +35,8 @@ class Peer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self.connections += 1
+            self._open.append(connection)
             thread = threading.Thread(target=self._serve, args=(connection,))
             self._threads.append(thread)
             thread.start()
@@ -45,6 +49,14 @@ class Peer:
                 if answer is None:
                     return
                 connection.sendall(answer)
+
+    def hang_up(self) -> None:
+        """Close every connection, and see that the clients know."""
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads[1:]:
+            thread.join(10)
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -71,42 +83,58 @@ def _echo_path(head: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nServer: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
 
 
+def send(port: int, exchanges: list[Exchange], requests: int, *, connections: int, timeout_s: float = 10.0) -> int:
+    with client.Client(port, connections=connections) as connected:
+        return connected.send(exchanges, requests, timeout_s=timeout_s)
+
+
 PATHS = [Exchange(f"/{number}", b"/%d" % number) for number in range(10)]
 
 
 @pytest.mark.parametrize(("requests", "connections"), [(1, 64), (64, 64), (65, 64), (200, 3)])
 def test_exactly_the_wanted_number_of_requests_is_sent_and_answered(peer, requests: int, connections: int) -> None:
     echo = peer(_echo_path)
-    assert client.send(echo.port, PATHS, requests, connections=connections) == 0
+    assert send(echo.port, PATHS, requests, connections=connections) == 0
     assert len(echo.heads) == requests
+
+
+def test_connections_are_kept_for_the_next_requests_and_replaced_where_the_server_closed_them(peer) -> None:
+    echo = peer(_echo_path)
+    with client.Client(echo.port, connections=3) as connected:
+        for _ in range(2):
+            assert connected.send(PATHS, 30) == 0
+        assert echo.connections == 3
+        echo.hang_up()
+        assert connected.send(PATHS, 30) == 0
+    assert echo.connections == 6
 
 
 def test_the_exchanges_are_taken_in_turn(peer) -> None:
     echo = peer(_echo_path)
-    client.send(echo.port, PATHS, 20, connections=1)
+    send(echo.port, PATHS, 20, connections=1)
     assert [head.split(b" ")[1] for head in echo.heads] == [exchange.body for exchange in PATHS] * 2
 
 
 def test_a_wrong_body_is_counted(peer) -> None:
     echo = peer(_echo_path)
-    assert client.send(echo.port, [PATHS[0], Exchange("/1", b"/2")], 10, connections=2) == 5
+    assert send(echo.port, [PATHS[0], Exchange("/1", b"/2")], 10, connections=2) == 5
 
 
 def test_a_wrong_status_is_counted(peer) -> None:
     failing = peer(lambda head: _echo_path(head).replace(b"200 OK", b"500 No"))
-    assert client.send(failing.port, PATHS, 10, connections=2) == 10
+    assert send(failing.port, PATHS, 10, connections=2) == 10
 
 
 def test_a_connection_closed_instead_of_answered_ends_the_load(peer) -> None:
     closing = peer(lambda head: None if head.startswith(b"GET /7 ") else _echo_path(head))
     with pytest.raises(LoadError, match="closed during /7"):
-        client.send(closing.port, PATHS, 10, connections=1)
+        send(closing.port, PATHS, 10, connections=1)
 
 
 def test_a_server_that_stays_silent_ends_the_load_in_time(peer) -> None:
     silent = peer(lambda head: b"HTTP/1.1 200 OK\r\n")
     with pytest.raises(LoadError, match=r"4 answers missing after 0\.2 s"):
-        client.send(silent.port, PATHS, 10, connections=4, timeout_s=0.2)
+        send(silent.port, PATHS, 10, connections=4, timeout_s=0.2)
 
 
 def test_an_answer_is_whole_only_with_its_last_byte() -> None:

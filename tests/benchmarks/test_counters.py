@@ -56,6 +56,48 @@ def test_a_callgrind_dump_without_a_sum_is_an_error_and_not_zero() -> None:
         counters.parse_callgrind("# callgrind format\n")
 
 
+SAMPLES = """
+  1201      7f07a29c38dc
+  1201  ffffffffb2a011b7
+  1203  ffffffff81000000
+
+  1201            4fb2c0
+"""
+
+
+def test_samples_tell_the_kernel_s_share_of_the_time_and_the_busiest_thread_s() -> None:
+    samples = counters.parse_samples(SAMPLES)
+    assert (samples.taken, samples.kernel_share, samples.main_thread_share) == (4, 0.5, 0.75)
+
+
+def test_without_samples_there_is_no_share() -> None:
+    samples = counters.parse_samples("\n")
+    assert (samples.kernel_share, samples.main_thread_share) == (None, None)
+
+
+def test_a_process_that_only_computes_is_sampled_outside_the_kernel_and_one_that_calls_it_inside(
+    tmp_path: Path,
+) -> None:
+    program("perf")
+    if not counters.perf_samples():
+        pytest.skip("the kernel does not let perf sample here: that takes root")
+    shares = []
+    for work in ("sum(range(1000))", "os.stat('/usr/lib/../lib/../lib/../lib')"):
+        source = f"import os, sys\nprint(flush=True)\nsys.stdin.readline()\nwhile True: {work}"
+        with subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            load = ["sh", "-c", f"echo > /proc/{child.pid}/fd/0; sleep 0.5"]
+            recorded = tmp_path / "perf.data"
+            subprocess.run(counters.sampling_argv([child.pid], recorded, load), check=True)
+            child.kill()
+            shares.append(counters.read_samples(recorded).kernel_share)
+    computing, calling = shares
+    assert computing is not None
+    assert calling is not None
+    assert computing < 0.2 < calling
+
+
 def test_a_core_s_times_tell_busy_from_stolen_and_idle() -> None:
     times = machine.parse_core_times(STAT, 0)
     tick_s = 1 / os.sysconf("SC_CLK_TCK")

@@ -6,12 +6,13 @@ import dataclasses
 import json
 from typing import Any
 
-from benchmarks import measure, report
+from benchmarks import report
 from benchmarks.contestants import CONTESTANTS, OURS
 from benchmarks.loads import LoadResult, parse_ab, parse_wrk
-from benchmarks.measure import HELLO, HELLO_AB, Burst, Counted
+from benchmarks.measure import Burst, Counted
+from benchmarks.scenarios import HELLO, HELLO_AB, Scenario
 
-PEER = CONTESTANTS[2]
+PEER = next(contestant for contestant in CONTESTANTS if not contestant.ours)
 
 
 def burst(contestant: str, number: int, requests_per_s: float, **changes: Any) -> Burst:
@@ -20,17 +21,14 @@ def burst(contestant: str, number: int, requests_per_s: float, **changes: Any) -
     return dataclasses.replace(plain, **changes)
 
 
-def figure(
-    bursts: list[Burst], counted: list[Counted], name: str, scenario: measure.Scenario = HELLO
-) -> dict[str, Any]:
+def figure(bursts: list[Burst], counted: list[Counted], name: str, scenario: Scenario = HELLO) -> dict[str, Any]:
     made = report.figures(bursts, counted, [scenario], [OURS, PEER.name])
     return next(each for each in made if each["contestant"] == name)
 
 
-def document(bursts: list[Burst], counted: list[Counted]) -> dict[str, Any]:
-    return report.document(
-        date="2026-01-02T03:04:05+00:00",
-        machine={"cpu": "a CPU", "python": "3.11.7"},
+def result(bursts: list[Burst], counted: list[Counted]) -> dict[str, Any]:
+    return report.result(
+        interpreted={"profiler": "", "tafe": "not compiled"},
         settings={"rounds": 3, "seconds": 4, "connections": 64},
         chosen=[CONTESTANTS[0], PEER],
         versions={OURS: {"gevent": "1"}, PEER.name: {"gunicorn": "2"}},
@@ -69,7 +67,7 @@ def test_what_was_not_counted_is_empty_and_not_zero() -> None:
 
 def test_the_table_says_that_callgrind_saw_user_mode_only() -> None:
     counted = [Counted(OURS, HELLO.name, instructions_user=(50_000.0,))]
-    text = report.tables(document([burst(OURS, 1, 1.0)], counted))
+    text = report.table(result([burst(OURS, 1, 1.0)], counted))
     assert "user mode only" in text
     assert "| 50,000 |" in text
 
@@ -77,15 +75,32 @@ def test_the_table_says_that_callgrind_saw_user_mode_only() -> None:
 def test_the_table_has_the_cheapest_first_and_marks_errors() -> None:
     failing = LoadResult(requests=10, requests_per_s=9.0, p50_ms=1.0, p99_ms=2.0, errors=7)
     bursts = [burst(OURS, 1, 100.0), burst(PEER.name, 1, 9.0, load=failing, cpu_user_us=300.0)]
-    lines = report.tables(document(bursts, [])).splitlines()
+    lines = report.table(result(bursts, [])).splitlines()
     rows = [line for line in lines if line.startswith((f"| {OURS}", f"| {PEER.name}"))]
     assert rows[0].startswith(f"| {OURS} |")
     assert rows[1].endswith("| **7** |")
 
 
-def test_the_document_can_be_written_as_json_with_every_burst() -> None:
-    text = json.dumps(document([burst(OURS, 1, 100.0), burst(PEER.name, 1, 50.0)], []))
+def test_the_result_can_be_written_as_json_with_every_burst() -> None:
+    text = json.dumps(result([burst(OURS, 1, 100.0), burst(PEER.name, 1, 50.0)], []))
     assert [each["load"]["requests_per_s"] for each in json.loads(text)["bursts"]] == [100.0, 50.0]
+
+
+def test_the_kernel_s_share_of_cpu_time_stands_beside_the_instructions_and_not_in_them() -> None:
+    counted = [Counted(OURS, HELLO.name, instructions_user=(50_000.0,)), Counted(OURS, HELLO.name, kernel_share=0.4)]
+    text = report.table(result([burst(OURS, 1, 1.0)], counted))
+    row = next(line for line in text.splitlines() if line.startswith(f"| {OURS} |"))
+    assert [cell.strip() for cell in row.split("|")[2:6]] == ["50,000", "1.00", "40.0", "40%"]
+
+
+def test_a_share_that_was_not_sampled_comes_from_the_clock_s_tick_and_says_so() -> None:
+    (made,) = report.figures([burst(OURS, 1, 1.0)], [], [HELLO], [OURS])
+    assert report.kernel_percent(made) == "~25%"
+
+
+def test_the_table_says_which_compiled_modules_ran() -> None:
+    text = report.table(result([burst(OURS, 1, 1.0)], []))
+    assert "Compiled modules in use: profiler yes, tafe no (not compiled)." in text
 
 
 def test_wrk_s_line_is_read_and_all_kinds_of_errors_are_added() -> None:
