@@ -17,16 +17,17 @@ the socket's buffer is gevent's own business.
 from __future__ import annotations
 
 import errno
-import threading
 from time import monotonic
 from typing import Any, Final
 
 from gevent import get_hub, getcurrent
 from gevent.exceptions import ConcurrentObjectUseError, InvalidSwitchError
+from gevent.monkey import get_original
 from gevent.socket import socket as gevent_socket
 
 _READ: Final = 1  # libev's EV_READ
 _NEVER: Final = float("inf")
+_thread_id: Final[Any] = get_original("_thread", "get_ident")  # patched, it tells greenlets apart
 
 
 def can_carry(sock: Any) -> bool:
@@ -53,7 +54,7 @@ class Channel:
     def __init__(self, sock: Any) -> None:
         raw = sock._sock  # noqa: SLF001  # gevent's documented way to the socket that does not wait
         self._hub = get_hub()
-        self._thread = threading.get_ident()
+        self._thread = _thread_id()
         self._recv = raw.recv
         self.send = raw.send  # may take less than all, or raise BlockingIOError
         self._watcher = self._hub.loop.io(raw.fileno(), _READ, ref=False)
@@ -81,7 +82,7 @@ class Channel:
         timer, self._timer = self._timer, None
         if watcher is None:
             return
-        if threading.get_ident() == self._thread:
+        if _thread_id() == self._thread:
             self._let_go(watcher, timer)
         else:  # the collector ran in another thread, while the loop may be in a call of the kernel
             self._hub.loop.run_callback_threadsafe(self._let_go, watcher, timer)
