@@ -4,7 +4,7 @@ A connection is not a greenlet. Only a complete head (with a small body) takes a
 connection is this object, its socket and its watcher. States and their successors are in `states.py`.
 End of file while a request runs is a half-close: the answer is still owed. Only a reset means that the client left.
 
-`_on_readable`, `_begin`, `_run` and `finish` are passed by every request: what every request does comes first there,
+`on_readable`, `_begin`, `_run` and `finish` are passed by every request: what every request does comes first there,
 whatever is rare is asked for in one test and done elsewhere. Reading and writing bytes is `transport.py`'s; how a
 request becomes an answer is `wsgi.py`'s.
 """
@@ -54,7 +54,7 @@ class Connection(Transport):
 
     # -- reading
 
-    def _on_readable(self) -> None:
+    def on_readable(self) -> None:
         try:
             data = self._recv(self.server.receive_bytes)
         except BlockingIOError:
@@ -216,12 +216,16 @@ class Connection(Transport):
             server.waiting.append(self)
 
     def run_waiting(self) -> None:
-        """Its turn has come."""
+        """Its turn has come, and its place is taken; if it was given up meanwhile, the next may have it."""
+        server = self.server
         exchange = self.exchange
         if self._state is State.WAITING and exchange is not None:
             self._state = _RUNNING
-            self.server.in_flight += 1
-            self.server.greenlets.dispatch(exchange)
+            server.greenlets.dispatch(exchange)
+        else:
+            server.in_flight -= 1
+            if server.waiting:
+                server.start_waiting()
 
     def finish(self, exchange: Exchange) -> None:
         """The answer was sent or given up; the next request may come. In the request's greenlet."""

@@ -118,6 +118,11 @@ class WSGIServer(Shared, StreamServer):
         )  # so that no head that came at once is too large
         self.own_lines = response.own_lines(time.time())
         self._second: Any = None  # the timer that renews `own_lines`
+        # libev calls the watchers of one turn last in, first out: who was served last, and so asks again last, would be
+        # served last again, and miss every other turn. So they only queue here, and are served when all have.
+        self._readable: list[Connection] = []
+        self.take_readable = self._readable.append
+        self._serving: Any = None  # the watcher that serves them
         # -- what the connections share
         self._connections: set[Connection | TlsRelay] = set()
         self.waiting: collections.deque[Connection] = collections.deque()  # complete requests, in order of arrival
@@ -146,6 +151,9 @@ class WSGIServer(Shared, StreamServer):
         if self._second is None:
             self._second = self.loop.timer(1.0, 1.0, ref=False)
             self._second.start(self._renew_own_lines)
+            self._serving = self.loop.check(ref=False)
+            self._serving.priority = -1  # after the watchers of sockets, which have 0
+            self._serving.start(self._serve_readable)
         host, port = self.address[:2] if isinstance(self.address, tuple) else ("localhost", "")
         self.environ.setdefault("SERVER_NAME", str(host))
         self.environ.setdefault("SERVER_PORT", str(port))
@@ -179,6 +187,8 @@ class WSGIServer(Shared, StreamServer):
             self._second.stop()
             self._second.close()
             self._second = None
+            self._serving.stop()
+            self._serving.close()
 
     # -- for gevent's accept loop
 
@@ -243,8 +253,25 @@ class WSGIServer(Shared, StreamServer):
             self.start_accepting()
 
     def start_waiting(self) -> None:
-        """Start the request that has waited longest, on the next loop turn."""
-        self.loop.run_callback(self.waiting.popleft().run_waiting)
+        """Start the request that has waited longest, on the next loop turn, if there is room."""
+        if self.in_flight < self.max_in_flight:
+            self.in_flight += 1  # at once, so that no newcomer takes the place
+            self.loop.run_callback(self.waiting.popleft().run_waiting)
+
+    def lend_place(self) -> None:
+        """A request waits for its client: slow clients, however many, are not to keep the others from being served.
+
+        It gets its place back by itself, whoever has it meanwhile. What it holds is bounded by the connections.
+        """
+        self.max_in_flight += 1
+        if self.waiting:
+            self.start_waiting()
+
+    def _serve_readable(self) -> None:
+        """In the order in which the bytes arrived: the list has the last ones first."""
+        readable = self._readable
+        while readable:
+            readable.pop().on_readable()
 
     def take_request_id(self, environ: dict[str, Any]) -> None:
         """Use the id that a proxy in front gave, if it is well-formed."""

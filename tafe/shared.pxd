@@ -1,7 +1,7 @@
 from tafe.http1.head cimport HeadParser
 
 cdef class Shared:
-    cdef public object limits, hub, loop, deadlines, greenlets, exchange_class, current_application, observer, waiting
+    cdef public object limits, hub, loop, deadlines, greenlets, exchange_class, current_application, observer, waiting, take_readable
     cdef public HeadParser head_parser
     cdef public double idle_timeout_s, request_timeout_s
     cdef public Py_ssize_t receive_bytes, max_in_flight, in_flight, overdue, gathered_bytes

@@ -7,6 +7,7 @@ from a C structure (`shared.pxd`) where interpreted code reads attributes.
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Shared:
     limits: Limits
     idle_timeout_s: float  # NEVER: none
     request_timeout_s: float  # 0: none
-    max_in_flight: int
+    max_in_flight: int  # the limit, and one more for each request that waits for its client
     receive_bytes: int  # at most this much is taken from a socket at once
     hub: Any
     loop: Any
@@ -39,7 +40,8 @@ class Shared:
     draining: bool  # every answer from now on closes its connection
     request_number: int
     waiting: collections.deque[Connection]  # complete requests, in order of arrival
-    in_flight: int  # requests that have a greenlet
+    take_readable: Callable[[Connection], None]  # what a connection's watcher calls, with it
+    in_flight: int  # requests that have a greenlet, or a place for one
     overdue: int  # requests that go on although their deadline has passed and their client was answered
     gathered_bytes: int  # promised by bodies being gathered
     refused: int  # requests answered without asking the application

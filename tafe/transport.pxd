@@ -8,7 +8,7 @@ cdef class Transport:
     cdef public bint eof, gone, _paused
     cdef public double expires_s, queued_s
 
-    cpdef _on_readable(self)
+    cpdef on_readable(self)
     cpdef finish(self, exchange)
     cpdef expired(self)
     cpdef _pause(self)

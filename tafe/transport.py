@@ -1,6 +1,6 @@
 """A client's socket: watched, read, written and closed on gevent's loop, with one deadline at a time.
 
-One persistent read watcher calls `_on_readable` on the hub. It is level-triggered, so it must not stay active with
+One persistent read watcher calls `on_readable` on the hub. It is level-triggered, so it must not stay active with
 nobody taking what it announces: `_pause` stops it at end of file, when enough is read ahead, and while a request's
 greenlet reads by itself. `receive` and `write` are for that greenlet and wait in it; everything else runs on the hub.
 Knows bytes, not HTTP; what to do with them is its subclass's (`connection.py`).
@@ -38,7 +38,7 @@ class Wait(enum.IntEnum):
 
 
 class Transport:
-    """A socket of the server's loop. Subclasses define `_on_readable` and `expired`."""
+    """A socket of the server's loop. Subclasses define `on_readable` and `expired`."""
 
     __slots__ = (
         "_buffer",
@@ -73,9 +73,9 @@ class Transport:
         self.expires_s = monotonic() + server.idle_timeout_s
         server.deadlines.queue(self)
         self._watcher = server.loop.io(sock.fileno(), _READ)
-        self._watcher.start(self._on_readable)
+        self._watcher.start(server.take_readable, self)
 
-    def _on_readable(self) -> None:
+    def on_readable(self) -> None:
         raise NotImplementedError
 
     def finish(self, exchange: Exchange) -> None:
@@ -94,7 +94,7 @@ class Transport:
     def _resume(self) -> None:
         if self._paused and not self.eof and not self.gone:
             self._paused = False
-            self._watcher.start(self._on_readable)
+            self._watcher.start(self.server.take_readable, self)
 
     def expire_in(self, timeout_s: float) -> None:
         """Make `timeout_s` from now the current deadline; 0: have none."""
@@ -183,6 +183,7 @@ class Transport:
         watcher = server.loop.io(self._sock.fileno(), event)
         watcher.start(greenlet.getcurrent().switch)
         self.waits = Wait.WHOLE
+        server.lend_place()
         if timeout_s and monotonic() + timeout_s < request_expires_s:
             self.waits = Wait.PROGRESS
             self.expire_in(timeout_s)
@@ -194,6 +195,7 @@ class Transport:
             if self.waits is Wait.PROGRESS:
                 self.expires_s = request_expires_s
             self.waits = Wait.NOT
+            server.max_in_flight -= 1
 
     # -- the end
 
