@@ -138,6 +138,20 @@ class Transport:
         if sent != len(data):
             self._write_rest(memoryview(data)[sent:])
 
+    def write_both(self, head: bytes, body: bytes) -> None:
+        """As `write`, of two pieces that are too large to be joined: a slow reader's would be held twice."""
+        try:
+            sent = self._sock.sendmsg((head, body))
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.gone = True
+            raise ClientGone(str(error)) from error
+        if sent < len(head):
+            self._write_rest(memoryview(head)[sent:])
+            sent = len(head)
+        self._write_rest(memoryview(body)[sent - len(head) :])
+
     def write_file(self, fd: int, offset: int, size: int) -> int:
         """Have the kernel send up to `size` bytes of a file, waiting for room; 0 at its end. Raises `ClientGone`."""
         while True:

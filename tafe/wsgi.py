@@ -39,6 +39,8 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 # An unread body up to this much is read and thrown away so that the connection can be kept: less than what a new
 # connection costs both sides; nginx's and Go's bounds are of this order (Go: 256 KiB).
 DISCARD_BYTES: Final = 64 * 1024
+# A body up to this is copied to its head: 0.2 us; 64 KiB take 4 us, a second buffer in the same call 0.4 us.
+JOINED_BYTES: Final = 16 * 1024
 
 # What a head may ask for that decides how it is answered; each of these is rare between a proxy and its server.
 NOT_PLAIN: Final = (
@@ -143,7 +145,10 @@ class Exchange:
                     self.status = head[3]
                     size = len(body)
                     end = _length_ends.get(size) or response.length_end(size)
-                    connection.write(b"".join((head[0], server.own_lines, end, body)))
+                    if size <= JOINED_BYTES:
+                        connection.write(b"".join((head[0], server.own_lines, end, body)))
+                    else:
+                        connection.write_both(b"".join((head[0], server.own_lines, end)), body)
                 else:
                     self._send_result(result)
             else:
@@ -266,7 +271,11 @@ class Exchange:
         self.head = None
         self.started = True
         self.status = status
-        self.connection.write(line + self._last_lines(bits, declared) + body)
+        head = line + self._last_lines(bits, declared)
+        if len(body) <= JOINED_BYTES:
+            self.connection.write(head + body)
+        else:
+            self.connection.write_both(head, body)
 
     def _last_lines(self, bits: int, length: int) -> bytes:
         """The server's own lines, the length, and whether the connection is kept."""

@@ -149,3 +149,27 @@ def count_answers(client: socket.socket, wanted: int) -> int:
     while data.count(b"HTTP/1.1 200") < wanted and (more := client.recv(65536)):
         data += more
     return data.count(b"HTTP/1.1 200")
+
+
+def test_slow_readers_of_one_large_answer_hold_no_copies_of_it(serve: Serve) -> None:
+    body = bytes(4 * 1024 * KIB)  # more than the sockets' buffers take
+    readers = 8
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", str(len(body)))] if environ["PATH_INFO"] == "/sized" else [])
+        return [body]
+
+    live = serve(app)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        clients = [live.connect() for _ in range(readers)]
+        for number, client in enumerate(clients):
+            client.sendall(GET.replace(b"/ ", b"/sized ", 1) if number % 2 else GET)
+        wait_for(lambda: live.server.in_flight == readers)
+        assert tracemalloc.get_traced_memory()[0] - before < len(body) / 2
+    finally:
+        tracemalloc.stop()
+    for client in clients:
+        assert read_answer(client)[1] == body
+        client.close()
