@@ -19,7 +19,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,29 +131,50 @@ def _measure(
         closed_loop.run(contender.port, scenarios.HELLO.exchanges, seconds, connections=ACTIVE)
         empty = _descriptors(contender)
         before = Memory.of(contender.pids)
-        made: list[dict[str, Any]] = []
-        while len(made) < 2 * pairs and sum(pair["counts"] for pair in made) < pairs:
-            pair = _pair(contender, crowd, cores, seconds, before)
+
+        def measured() -> dict[str, Any]:
+            pair = _with_crowd(contender, crowd, cores, seconds, before)
             _settle(contender, empty)
             pair["without"] = _half(contender, cores, seconds)
-            pair["counts"] = not any(pair[half]["spoilt"] for half in ("with", "without"))
-            pair["ratio"] = round(pair["with"]["p99_ms"] / pair["without"]["p99_ms"], 3)
-            made.append(pair)
+            return pair
+
+        made = []
+        for pair in counted_pairs(measured, pairs):
             measure.say(f"crowd {crowd.name:<5} {contestant.name:<16} {_line(pair)}")
+            made.append(pair)
     finally:
         contender.kill()
+    return {"before_bytes": before.resident, **figures(made), "pairs": made}
+
+
+def counted_pairs(measured: Callable[[], dict[str, Any]], wanted: int) -> Iterator[dict[str, Any]]:
+    """Pairs, until `wanted` of them count, or twice as many were measured."""
+    counted = 0
+    for _ in range(2 * wanted):
+        pair = measured()
+        pair["counts"] = not any(pair[half]["spoilt"] for half in ("with", "without"))
+        pair["ratio"] = round(pair["with"]["p99_ms"] / pair["without"]["p99_ms"], 3)
+        counted += pair["counts"]
+        yield pair
+        if counted == wanted:
+            return
+
+
+def figures(made: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of pairs: the most memory, and medians of those that count."""
+    counted = [pair for pair in made if pair["counts"]]
     return {
         "bytes_each": max(pair["bytes_each"] for pair in made),
         "proportional_bytes_each": max(pair["proportional_bytes_each"] for pair in made),
-        "ratio": _median(pair["ratio"] for pair in made if pair["counts"]),
-        "p99_with_ms": _median(pair["with"]["p99_ms"] for pair in made if pair["counts"]),
-        "p99_without_ms": _median(pair["without"]["p99_ms"] for pair in made if pair["counts"]),
-        "before_bytes": before.resident,
-        "pairs": made,
+        "ratio": _median(pair["ratio"] for pair in counted),
+        "p99_with_ms": _median(pair["with"]["p99_ms"] for pair in counted),
+        "p99_without_ms": _median(pair["without"]["p99_ms"] for pair in counted),
     }
 
 
-def _pair(contender: Contender, crowd: Crowd, cores: tuple[int, int], seconds: float, before: Memory) -> dict[str, Any]:
+def _with_crowd(
+    contender: Contender, crowd: Crowd, cores: tuple[int, int], seconds: float, before: Memory
+) -> dict[str, Any]:
     """The half of a pair with the crowd there, and what the crowd took."""
     with bystanders.present(crowd.role, contender.port, *crowd.counts) as present:
         half = _half(contender, cores, seconds)
@@ -182,7 +203,7 @@ def _half(contender: Contender, cores: tuple[int, int], seconds: float) -> dict[
     }
 
 
-def _median(values: Any) -> float | None:
+def _median(values: Iterable[float]) -> float | None:
     """None where no pair counts: a figure that was never measured is not made up."""
     known = list(values)
     return round(statistics.median(known), 3) if known else None

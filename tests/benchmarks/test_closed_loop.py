@@ -21,7 +21,7 @@ HELLO = (Exchange("/", BODY),)
 
 
 class Peer:
-    """Serves whoever is ready, in turn, in one thread; `answer` gets the number of the connection and of its request."""
+    """Serves whoever is ready, in turn, in one thread; `answer` gets the numbers of connection and request."""
 
     def __init__(self, answer: Callable[[int, int], list[bytes]]) -> None:
         self._answer = answer
