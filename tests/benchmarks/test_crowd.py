@@ -1,4 +1,4 @@
-"""The short forms of fairness.py and crowd.py on a live server, counts and bytes but no times; what is made of pairs."""
+"""The short forms of fairness.py and crowd.py on a live server: counts and bytes, no times. What is made of pairs."""
 
 from __future__ import annotations
 
