@@ -33,8 +33,10 @@ class Limits:
     underscores: str = "drop"
 
     # -- how many at once
-    connections: int = 16384  # open connections; about 3 KiB each when idle
-    in_flight: int = 1024  # running requests, a greenlet each; further ones wait their turn in order
+    connections: int = 16384  # open connections; about 1 KiB each when idle
+    # Running requests, a greenlet each; further ones wait their turn in order. One that waits for its client, to take
+    # its answer or to send its body, does not count: slow clients are bounded by `connections`.
+    in_flight: int = 1024
 
     # -- deadlines in seconds; 0: none
     head_timeout_s: float = 10.0  # from the first byte of a request to the end of its head
