@@ -19,6 +19,8 @@ from tafe.turns import Turn
 
 RECEIVE_BYTES: Final = 64 * 1024  # a read of a streamed body; a large socket buffer's worth
 
+_FEW_PIECES: Final = 4  # of one receive, from chunks of at least a quarter of it: to copy them costs more than a call
+
 
 class ClientGone(ConnectionError):
     """The client broke off or stopped taking part; nobody is left to answer."""
@@ -70,13 +72,14 @@ class LengthSource:
 class ChunkedSource:
     """A chunked body, in pieces. Raises `Refusal` for a malformed one and for one beyond `limits`."""
 
-    __slots__ = ("_decoder", "_pieces", "_receive", "_unread")
+    __slots__ = ("_at", "_decoder", "_pieces", "_receive", "_unread")
 
     def __init__(self, receive: Callable[[int], bytes], unread: Callable[[bytes], None], limits: Limits) -> None:
         self._receive = receive
         self._unread = unread
         self._decoder = ChunkedDecoder(limits)
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes] = []  # of the body that was received and not taken, the last first ...
+        self._at = 0  # ... and how much of the next was taken
 
     @property
     def left(self) -> int:
@@ -89,15 +92,20 @@ class ChunkedSource:
         while not self._pieces:
             if decoder.done:
                 return b""
-            self._pieces = decoder.feed(b"" if decoder.faulty else self._receive(RECEIVE_BYTES))[::-1]
+            pieces = decoder.feed(b"" if decoder.faulty else self._receive(RECEIVE_BYTES))
+            # Many small ones are put together once, in place of a round through here for each; large ones stay.
+            self._pieces = pieces[::-1] if len(pieces) < _FEW_PIECES else [b"".join(pieces)]
             if decoder.rest:
                 self._unread(decoder.rest)
                 decoder.rest = b""
-        piece = self._pieces.pop()
-        if len(piece) > wanted:
-            self._pieces.append(piece[wanted:])
-            piece = piece[:wanted]
-        return piece
+        at = self._at
+        piece = self._pieces[-1]
+        if len(piece) - at > wanted:
+            self._at = at + wanted
+            return piece[at : self._at]
+        self._at = 0
+        self._pieces.pop()
+        return piece[at:]
 
 
 class StreamInput:
