@@ -13,29 +13,37 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable
 from sys import getrefcount
-from typing import Final, Generic, TypeVar
+from typing import Any, Final
 
 import greenlet
 
-_Job = TypeVar("_Job")
-_OWN_REFERENCES: Final = 2  # the local variable and getrefcount's argument
+from tafe.keeping import keep
+
+# Idle greenlets kept. Each holds a 16 KiB data stack, so 4 MiB; with more at once, creation is not what hurts.
+_MAX_IDLE: Final = 256
 
 
-class GreenletPool(Generic[_Job]):
+def _own_references() -> int:
+    """What `getrefcount` says of what a local variable alone holds: 2 interpreted, with its argument; 1 compiled."""
+    held = object()
+    return getrefcount(held)
+
+
+_OWN_REFERENCES: Final = _own_references()
+
+
+class GreenletPool:
     """Runs `run(job)`, which must not raise, in a greenlet a job. `dispatch` is called from the hub only."""
 
-    # Idle greenlets kept. Each holds a 16 KiB data stack, so 4 MiB; with more at once, creation is not what hurts.
-    MAX_IDLE: Final = 256
-
-    def __init__(self, hub: greenlet.greenlet, run: Callable[[_Job], None]) -> None:
+    def __init__(self, hub: greenlet.greenlet, run: Callable[[Any], None]) -> None:
         self._hub = hub
-        self._run = run
         self._idle: list[greenlet.greenlet] = []
+        self._loop = keep(run, self._idle, hub, _MAX_IDLE)
         self._context = contextvars.copy_context()
         self._inherits = len(self._context) > 0  # else a greenlet that has no context yet is as good as a copy
         self.created = 0
 
-    def dispatch(self, job: _Job) -> None:
+    def dispatch(self, job: object) -> None:
         """Run `job` until it first waits, then return; the hub resumes it as any other greenlet."""
         idle = self._idle
         while idle:
@@ -52,22 +60,3 @@ class GreenletPool(Generic[_Job]):
     def close(self) -> None:
         """Let the idle greenlets go."""
         self._idle.clear()
-
-    def _loop(self, job: _Job) -> None:
-        run = self._run
-        idle = self._idle
-        wait = greenlet.greenlet.switch
-        hub = self._hub
-        while True:
-            run(job)
-            del job
-            if len(idle) >= self.MAX_IDLE:
-                return
-            idle.append(greenlet.getcurrent())
-            try:
-                job = wait(hub)
-            except BaseException:  # noqa: BLE001 - aimed at a request that is over: a late kill or timeout
-                current = greenlet.getcurrent()
-                if current in idle:
-                    idle.remove(current)
-                return

@@ -104,7 +104,7 @@ class WSGIServer(Shared, StreamServer):
         self.error_log = text_log(error_log, errors=True)
         self.log: Any = None if log in ("default", None) else text_log(log, errors=False)
         self.exchange_class: type[Exchange] = Exchange if self.log is None else LoggedExchange
-        self.greenlets: GreenletPool[Any] = GreenletPool(self.hub, self.exchange_class.run)
+        self.greenlets: GreenletPool = GreenletPool(self.hub, self.exchange_class.run)
         self.environ = self._base_environ(environ)
         if self.environ["wsgi.multiprocess"]:
             self.max_accept = 1

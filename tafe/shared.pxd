@@ -1,8 +1,11 @@
+from tafe.greenlets cimport GreenletPool
 from tafe.http1.head cimport HeadParser
 
 cdef class Shared:
-    cdef public object limits, hub, loop, deadlines, greenlets, exchange_class, current_application, observer, waiting, take_readable
+    cdef public object limits, hub, loop, deadlines, exchange_class, current_application, observer, waiting
+    cdef public object take_readable
     cdef public HeadParser head_parser
+    cdef public GreenletPool greenlets
     cdef public double idle_timeout_s, request_timeout_s
     cdef public Py_ssize_t receive_bytes, max_in_flight, in_flight, overdue, gathered_bytes
     cdef public long long request_number, refused

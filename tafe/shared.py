@@ -30,7 +30,7 @@ class Shared:
     hub: Any
     loop: Any
     deadlines: Deadlines
-    greenlets: GreenletPool[Exchange]
+    greenlets: GreenletPool
     head_parser: HeadParser
     exchange_class: type[Exchange]
     current_application: Application  # changed by the worker when the application has started

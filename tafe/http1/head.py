@@ -13,7 +13,6 @@ Knows no sockets, and never looks at a body.
 from __future__ import annotations
 
 import re
-from operator import length_hint
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -49,6 +48,7 @@ _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
 _MAX_REMEMBERED: Final = 4096
 _MAX_LINE: Final = 256
 _MAX_NAME: Final = 64
+_EMPTY_LINE: Final = b"\r\n\r\n"
 _MAX_TARGETS: Final = 1024  # an environ of 1.5 KiB each
 _Field = tuple[str, str, int]  # environ key, value, bits
 _END: Final = 8192  # the empty line that ends a head: in the table, so that asking for it costs nothing extra
@@ -75,7 +75,7 @@ class HeadParser:
             {"REMOTE_ADDR": "", "REMOTE_PORT": "", "tafe.request_id": "", "tafe.client_gone": "", **base}
         )
         self.limits = limits
-        self._max_lines = limits.header_count + 2  # with the request line and the empty one
+        self._max_lines = limits.header_count + 1  # with the empty one
         self._targets: dict[bytes, tuple[dict[str, Any], int]] = {}  # by request line
         self._fields: dict[bytes, _Field] = {b"": _END_OF_HEAD}  # by field line
         self._names: dict[bytes, str] = {}  # by field name: those whose lines differ
@@ -86,16 +86,17 @@ class HeadParser:
         `data` holds at least one empty line. Raises `Refusal`. Lines are judged in order, then the head as a whole.
         """
         lines = data.split(b"\r\n")
-        rest = iter(lines)
-        first = next(rest)
+        first = lines.pop(0)
         target = self._targets.get(first)
         if target is None:
             target = self._read_request_line(first)
         environ = target[0].copy()
         asked = target[1]
-        known = self._fields.get
-        for line in rest:
-            field = known(line)
+        fields = self._fields
+        count = 0  # of lines, with the empty one
+        for line in lines:
+            count += 1
+            field = fields.get(line)
             if field is None:
                 field = self._read_field(line)
             key, value, bits = field
@@ -113,10 +114,10 @@ class HeadParser:
                 environ[key] = value
         if asked & (HOST | HTTP_1_0 | CHUNKED | ABSOLUTE) != HOST:
             _check_whole(environ, asked)
-        left = length_hint(rest)  # one, empty, if the data ends with the head
-        if len(lines) - left > self._max_lines:
+        if count > self._max_lines:
             raise Refusal(431, f"more than {self.limits.header_count} header fields")
-        return environ, asked, b"" if left == 1 and not lines[-1] else data[data.index(b"\r\n\r\n") + 4 :]
+        # One more, empty, if the data ends with the head.
+        return environ, asked, b"" if len(lines) == count + 1 and not lines[-1] else data[data.index(_EMPTY_LINE) + 4 :]
 
     def check_request_line(self, line: bytes) -> None:
         """Raise `Refusal` if it is not one."""
