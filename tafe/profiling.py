@@ -33,17 +33,26 @@ class SpanObserver:
 
     def __init__(self, session: profiler.Session) -> None:
         begin_span, turn = session.begin, session.turn
-        known: dict[str, str] = {}
+        # By method and path, both of which are remembered strings: putting them together costs more than two look-ups.
+        known: dict[str, dict[str, str]] = {}
+        remembered = 0
 
         def begin(environ: dict[str, Any]) -> profiler.Span:
-            name = environ["REQUEST_METHOD"] + " " + environ["PATH_INFO"]
-            route = known.get(name)
-            if route is None:
-                if len(known) >= _MAX_REMEMBERED:
-                    known.clear()
-                route = known[name] = route_of(name)
+            try:
+                route = known[environ["REQUEST_METHOD"]][environ["PATH_INFO"]]
+            except KeyError:
+                route = remember(environ["REQUEST_METHOD"], environ["PATH_INFO"])
             environ["tafe.span"] = span = begin_span(route, environ["tafe.request_id"], turn.ready_ns)
             return span
+
+        def remember(method: str, path: str) -> str:
+            nonlocal remembered
+            if remembered >= _MAX_REMEMBERED:
+                known.clear()
+                remembered = 0
+            remembered += 1
+            route = known.setdefault(method, {})[path] = route_of(f"{method} {path}")
+            return route
 
         self.begin: Callable[[dict[str, Any]], profiler.Span] = begin
         self.end = session.end
