@@ -11,7 +11,8 @@ the worker collects its garbage, and what it holds is written down: resident mem
 
 Flat memory means: the last three quarters of the requests (the first warms up) raise resident memory by less than
 `MOST_GROWTH_KIB`, and a straight line through their samples rises by less than `MOST_SLOPE_KIB` in 100,000 requests.
-Fewer than `LEAST_FOR_SLOPE` requests say nothing about a slope: one arena of Python's allocator is 1 MiB.
+Fewer than `LEAST_FOR_SLOPE` requests say nothing about a slope: what is rare goes on touching a new page now and then
+for a million requests (14 KiB in 100,000 there, and less than 1 KiB in the third million).
 Descriptors must be exactly as many as before the first request whenever nobody is connected. A worker keeps idle
 greenlets, as many as ran at once: no more than two a client, since a request whose client left may run on.
 """
@@ -44,7 +45,7 @@ from tests.services.tafe_server import Running, start_tafe
 
 MOST_GROWTH_KIB = 2048  # two arenas of Python's allocator
 MOST_SLOPE_KIB = 32  # in 100,000 requests: a third of a byte a request
-LEAST_FOR_SLOPE = 300_000
+LEAST_FOR_SLOPE = 1_500_000
 _PIPELINED = 4
 _QUICK_VISITORS = 4
 _MOST_GREENLETS = 2 * (loads.CONNECTIONS + _QUICK_VISITORS + len(soak_visits.SLOW))  # kept idle
@@ -99,7 +100,7 @@ def run(
 ) -> dict[str, Any]:
     """Soak a worker started with `options`; `cores` are the server's and the load's, if there are two.
 
-    Raises `ServerError` if it does not start or ends, `LoadError` if it does not let go of its connections.
+    Raises `ServerError` if it does not start.
     """
     server_core, load_core = cores or (None, None)
     with tempfile.TemporaryDirectory(prefix="tafe-soak-") as folder:
@@ -110,17 +111,15 @@ def run(
             with machine.on_core(load_core):
                 worker = _Worker(running)
                 first_kinds = worker.held()["kinds"]
-                samples, wrong, faults = _soak(worker, requests, interval_s, directory / "requests")
+                soaked = _soak(worker, requests, interval_s, directory / "requests")
                 last_kinds = worker.held()["kinds"]
         finally:
             running.stop()
     return {
         "settings": {"requests": requests, "interval_s": interval_s, "options": list(options)},
-        "samples": [dataclasses.asdict(sample) for sample in samples],
         "more_objects": _more(first_kinds, last_kinds),
-        "wrong": wrong,
-        "faults": faults,
-        **judged(samples),
+        **dataclasses.asdict(soaked),
+        **judged(soaked.samples),
     }
 
 
@@ -184,29 +183,38 @@ class _Worker:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
 
-def _soak(worker: _Worker, requests: int, interval_s: int, file: Path) -> tuple[list[Sample], int, dict[str, str]]:
-    """Samples, wrong answers, and what was wrong with the last of each kind of visit."""
+@dataclasses.dataclass
+class _Soaked:
+    """What was seen, from outside and by the clients."""
+
+    samples: list[Sample]
+    wrong: int = 0  # answers
+    late: int = 0  # visits that say nothing, since the client did not get the processor
+    faults: dict[str, str] = dataclasses.field(default_factory=dict)  # the last one of each kind of visit
+
+
+def _soak(worker: _Worker, requests: int, interval_s: int, file: Path) -> _Soaked:
     threads = ThreadPool(1)
-    samples = [worker.sample(0)]
-    faults: dict[str, str] = {}
-    done = wrong = 0
+    soaked = _Soaked([worker.sample(0)])
+    done = 0
     while done < requests:
         visitors = soak_visits.Visitors(worker.port, _QUICK_VISITORS)
-        bulk = _BULK if len(samples) % 2 else _BULK_PIPELINED
+        bulk = _BULK if len(soaked.samples) % 2 else _BULK_PIPELINED
         # In a native thread: waiting for wrk must not hold up the visitors, whose loop this is.
         load = loads.parse_wrk(
             threads.apply(loads.run, (loads.wrk_argv(worker.port, bulk, interval_s, file), interval_s))
         )
         visitors.stop()
         done += load.requests + visitors.requests
-        wrong += load.errors + visitors.wrong
-        faults |= visitors.faults
+        soaked.wrong += load.errors + visitors.wrong
+        soaked.late += visitors.late
+        soaked.faults |= visitors.faults
         if load.errors:
-            faults["wrk"] = f"{load.errors} errors"
-        samples.append(worker.sample(done))
-        say(_line(dataclasses.asdict(samples[-1])) + f"  wrong {wrong}")
+            soaked.faults["wrk"] = f"{load.errors} errors"
+        soaked.samples.append(worker.sample(done))
+        say(_line(dataclasses.asdict(soaked.samples[-1])) + f"  wrong {soaked.wrong}  late {soaked.late}")
     threads.kill()
-    return samples, wrong, faults
+    return soaked
 
 
 def _more(first: Mapping[str, int], last: Mapping[str, int]) -> dict[str, int]:
@@ -253,10 +261,11 @@ def table(result: Mapping[str, Any]) -> str:
         "",
         f"- After the first quarter memory grew by {result['growth_kib']:,} KiB (at most {MOST_GROWTH_KIB:,})"
         + ("" if slope is None else f", by {slope:.1f} KiB in 100,000 requests (at most {MOST_SLOPE_KIB})")
-        + f": {_kept(result['memory_flat'])}.",
+        + f": {_kept(result['memory_flat'])}."
+        + ("" if result["memory_flat"] else f" Objects of which there are more: {result['more_objects']}."),
         f"- Every descriptor came back: {_kept(result['descriptors_back'])}.",
         f"- No more greenlets are kept than two a client: {_kept(result['greenlets_bounded'])}.",
-        f"- Answers other than expected: {result['wrong']:,}."
+        f"- Answers other than expected: {result['wrong']:,}; visits whose client was late itself: {result['late']:,}."
         + "".join(f" {name}: {what}." for name, what in result["faults"].items()),
     ]
     return "\n".join(lines)
