@@ -65,8 +65,13 @@ def main(
             ratchet.measure_all(Path(directory), cores)
         return
     today = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
+    if output is None and quick:
+        _QUICK_RESULT.unlink(missing_ok=True)
     output = output or (_QUICK_RESULT if quick else _RESULTS / f"{today}.json")
-    read(output)  # an error now, not after an hour
+    try:
+        read(output)
+    except ValueError as error:  # now, not after an hour
+        raise click.UsageError(f"--output: {error}; name another file, or move this one away") from error
     results: dict[str, dict[str, Any]] = {}
     for name in chosen:
         length = dict(SECTIONS[name].quick) if quick else {}

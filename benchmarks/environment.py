@@ -56,9 +56,20 @@ def _build(directory: Path) -> dict[str, str]:
     for requirement in filter(None, lines):
         done = subprocess.run([*_install(directory), requirement], capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            errors = [line.strip() for line in done.stderr.splitlines() if "error:" in line]
-            failed[requirement.partition("==")[0]] = f"{requirement} cannot be built here: {'; '.join(errors[:2])}"
+            failed[requirement.partition("==")[0]] = (
+                f"{requirement} cannot be built here: {compiler_error(done.stderr)}"
+            )
     return failed
+
+
+def compiler_error(stderr: str) -> str:
+    """What stopped a build: the compiler's fatal error or, without one, the first that is not pip's own summary."""
+    for word in ("fatal error: ", "error: "):
+        for line in stderr.splitlines():
+            error = line.partition(word)[2].strip()
+            if error and error != "subprocess-exited-with-error":
+                return error[:200]
+    return "pip does not say why"
 
 
 def not_built(programs: Path) -> dict[str, str]:

@@ -103,19 +103,19 @@ class Scenario:
         return loads.wrk_argv(port, self.exchanges, seconds, directory / "requests")
 
 
-HELLO = Scenario("hello", "wrk", (_HELLO,), 2000)
+HELLO = Scenario("hello", "wrk", (_HELLO,), 1000)
 TEN_HEADERS = Scenario(
     "hello, ten headers",
     "wrk",
     tuple(dataclasses.replace(_HELLO, headers=browser_headers(number)) for number in range(_IDS)),
-    1000,
+    600,
 )
-ECHO = Scenario("echo of 1 KiB", "wrk", tuple(map(_echo, range(_ECHOES))), 1000)
+ECHO = Scenario("echo of 1 KiB", "wrk", tuple(map(_echo, range(_ECHOES))), 600)
 QUERY = Scenario(
     "query",
     "wrk",
     tuple(Exchange(f"/users/{id_}", contract.user_bytes(id_)) for id_ in range(1, contract.USERS + 1)),
-    1000,
+    600,
 )
 HELLO_AB = Scenario("hello, ab -k", "ab", (_HELLO,), 0)
 SCENARIOS = (HELLO, TEN_HEADERS, ECHO, QUERY, HELLO_AB)

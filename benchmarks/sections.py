@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import crowd, fairness, machine, strictness, table
+from benchmarks import crowd, fairness, machine, soak, strictness, table, transfer
 
 SCHEMA = "tafe.benchmark/2"
+_MIB = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,13 @@ SECTIONS = {
         "answers by connection", fairness.run, fairness.table, {"rounds": 1, "seconds": 1.0, "names": ("tafe", "nginx")}
     ),
     "crowd": Section("beside idle and slow connections", crowd.run, crowd.table, crowd.QUICK),
+    "transfer": Section(
+        "large uploads and downloads",
+        transfer.run,
+        transfer.table,
+        {"size_bytes": 64 * _MIB, "rounds": 1, "peers": False},
+    ),
+    "soak": Section("memory over many requests", soak.run, soak.table, {"requests": 30_000, "interval_s": 1}),
 }
 
 
@@ -50,7 +58,7 @@ def tables(sections: Mapping[str, dict[str, Any]]) -> str:
     for name, result in sections.items():
         where = result["machine"]
         head = f"{result['date'][:10]}, {where['cpu']}, {where['cores']} cores, CPython {where['python']}."
-        lines += [f"## {name}", "", head, SECTIONS[name].table(result), ""]
+        lines += [f"## {name}", "", head, "", SECTIONS[name].table(result), ""]
     return "\n".join(lines)
 
 

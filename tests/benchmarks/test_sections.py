@@ -50,6 +50,15 @@ def test_a_file_of_another_schema_is_not_overwritten(tmp_path: Path) -> None:
     assert path.read_text() == '{"schema": "tafe.benchmark/1"}'
 
 
+def test_a_file_that_cannot_take_the_result_is_refused_before_anything_is_measured(tmp_path: Path, two: object) -> None:
+    path = tmp_path / "result.json"
+    path.write_text('{"schema": "tafe.benchmark/1"}')
+    done = _run("--sections", "one", "-o", str(path))
+    assert done.exit_code == 2
+    assert "section one" not in done.output
+    assert "'tafe.benchmark/2' is wanted; name another file" in done.output
+
+
 def test_one_command_runs_every_section_into_one_file(tmp_path: Path, two: object) -> None:
     path = tmp_path / "result.json"
     done = _run("--sections", "one,two", "-o", str(path))
