@@ -3,7 +3,7 @@
 Alive means that the hub turns: answering is the proof. Ready means that the application has started and that every
 resource it registered can be used; 503 names what is lacking. Answers are never cached and carry nothing secret, yet
 they are for balancers inside: conf/nginx.conf and conf/haproxy.cfg keep them from the outside.
-Cost for every other request: a call and one comparison of the path's beginning, 0.1 us (measured).
+Cost for every other request: a call and one look-up of the path, whose hash is known.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ def with_health(application: WSGIApplication, prefix: str, lacking: Callable[[],
     if not prefix:
         return application
 
+    live, ready = prefix + "live", prefix + "ready"
+    ours = frozenset((live, ready))
+
     def front(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
-        if path.startswith(prefix):
-            if "tafe.span" in environ:
-                environ["tafe.span"].route = HEALTH_ROUTE
-            name = path[len(prefix) :]
-            if name == "live":
-                return _answer(environ, start_response, "200 OK", {"live": True})
-            if name == "ready":
-                missing = lacking()
-                if missing:
-                    shown = {"ready": False, "reasons": missing}
-                    return _answer(environ, start_response, "503 Service Unavailable", shown)
-                return _answer(environ, start_response, "200 OK", {"ready": True})
-        return application(environ, start_response)
+        if path not in ours:
+            return application(environ, start_response)
+        if "tafe.span" in environ:
+            environ["tafe.span"].route = HEALTH_ROUTE
+        if path == live:
+            return _answer(environ, start_response, "200 OK", {"live": True})
+        missing = lacking()
+        if missing:
+            shown = {"ready": False, "reasons": missing}
+            return _answer(environ, start_response, "503 Service Unavailable", shown)
+        return _answer(environ, start_response, "200 OK", {"ready": True})
 
     return front
 
