@@ -14,7 +14,7 @@ import pymysql.connections
 import pytest
 
 from tafe import lifecycle
-from tafe.db import Database, wire
+from tafe.db import Database, fast, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,6 +58,51 @@ def sqlite_url(tmp_path: Path) -> str:
 def mysql_url(mariadb: MariaDB, cooperative: None) -> str:
     """An empty database of its own on the shared MariaDB."""
     return mariadb.create_database(f"db_{next(_numbers)}")
+
+
+@pytest.fixture
+def login(mysql_url: str, mariadb: MariaDB) -> dict[str, Any]:
+    """PyMySQL's arguments for an empty database of its own."""
+    return {
+        "host": mariadb.host,
+        "port": mariadb.port,
+        "user": mariadb.user,
+        "password": mariadb.password,
+        "database": mysql_url.rpartition("/")[2],
+        "autocommit": True,
+        "read_timeout": 20,
+    }
+
+
+@pytest.fixture
+def both(login: dict[str, Any]) -> Iterator[Callable[..., list[Any]]]:
+    """`both(**settings)` connects twice, by PyMySQL's class and ours, to the same database."""
+    made: list[Any] = []
+
+    def connect(**settings: Any) -> list[Any]:
+        pair = [kind(**{**login, **settings}) for kind in (pymysql.connections.Connection, fast.Connection)]
+        made.extend(pair)
+        return pair
+
+    yield connect
+    for connection in made:
+        if connection.open:
+            connection.close()
+
+
+@pytest.fixture
+def ours(both: Callable[..., list[Any]]) -> Callable[..., Any]:
+    """`ours(**settings)` connects by our class."""
+    return lambda **settings: both(**settings)[1]
+
+
+@pytest.fixture
+def large_packets(mariadb: MariaDB) -> Iterator[None]:
+    """Statements and rows may be 64 MiB long."""
+    (before,) = mariadb.query("SELECT @@global.max_allowed_packet AS bytes")
+    mariadb.query("SET GLOBAL max_allowed_packet = %s", (64 << 20,))
+    yield
+    mariadb.query("SET GLOBAL max_allowed_packet = %s", (before["bytes"],))
 
 
 @pytest.fixture(params=["sqlite", "mysql"])
