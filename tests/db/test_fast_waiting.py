@@ -1,4 +1,4 @@
-"""The fast connection waiting for a real MariaDB: answers cut anywhere, lost connections, deadlines, killed greenlets."""
+"""The fast connection waiting for a real MariaDB: answers cut anywhere, lost connections, deadlines, kills."""
 
 from __future__ import annotations
 
