@@ -2,7 +2,8 @@
 
 A case holds what this project wants; where an RFC leaves a choice, it is the strict side. So to differ is not to be
 wrong: `more lenient` answers what we refuse, `stricter` refuses what we answer, and `otherwise` has another status,
-another body or another end of the connection, or keeps silent.
+another body or another end of the connection, or keeps silent. Whatever differs is sent a second time, a few at a time,
+and that counts: on a busy machine a right answer may come too late.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import gevent.pool
+
+import tafe
 from benchmarks import environment
 from benchmarks.measure import say
-from tests.corpus import compare
+from tests.corpus import client, compare
 
 COLUMNS = {"same": "agrees", "lets through": "more lenient", "refuses": "stricter"}  # of compare.KINDS
 OTHERWISE = "otherwise"
 WORDS = (*COLUMNS.values(), OTHERWISE)
-_VERSIONS = {"tafe": "tafe", "gunicorn-gevent": "gunicorn", "pywsgi": "gevent"}
+_PACKAGES = {"gunicorn-gevent": "gunicorn", "pywsgi": "gevent"}
+_AT_ONCE = 8  # the second time
 
 
 def run(cores: tuple[int, int]) -> dict[str, Any]:
@@ -29,15 +34,28 @@ def run(cores: tuple[int, int]) -> dict[str, Any]:
     installed = environment.versions(Path(sys.executable))
     servers = {}
     for name in compare.SERVERS:
-        results = compare.with_server(name, compare.run_all)
+        results = compare.with_server(name, _twice)
         servers[name] = {
-            "version": installed.get(_VERSIONS[name]),
+            "version": tafe.__version__ if name == "tafe" else installed.get(_PACKAGES[name]),
             "groups": _groups([(each.case.folder, each.kind) for each in results]),
             "kinds": dict(collections.Counter(each.kind for each in results)),
             "differing": {each.case.name: each.kind for each in results if each.kind != "same"},
         }
         say(f"strictness  {name:<16} {servers[name]['kinds']}")
     return {"cases": len(results), "servers": servers}
+
+
+def _twice(address: tuple[str, int]) -> list[compare.Result]:
+    """Every case; those that differ once more."""
+
+    def again(result: compare.Result) -> compare.Result:
+        if result.kind == "same":
+            return result
+        return compare.Result(result.case, client.send(address, result.case, timeout_s=compare.TIMEOUT_S))
+
+    first = compare.run_all(address)
+    results: list[compare.Result] = gevent.pool.Pool(_AT_ONCE).map(again, first)
+    return results
 
 
 def _groups(kinds: Sequence[tuple[str, str]]) -> dict[str, dict[str, int]]:

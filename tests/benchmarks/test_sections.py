@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -92,8 +94,6 @@ def test_an_unknown_section_is_an_error_that_names_those_there_are() -> None:
 
 
 def test_the_short_form_of_every_section_fits_its_function() -> None:
-    import inspect
-
     for name, section in sections.SECTIONS.items():
         bound = inspect.signature(section.measure).bind((0, 1), **section.quick)
         assert bound.args == ((0, 1),), name
@@ -117,3 +117,11 @@ def test_strictness_shows_a_line_for_each_group_and_their_sum() -> None:
         "| host | 1 | 1 / 0 / 0 / 0 | 1 / 0 / 0 / 0 |",
         "| all | 2 | 1 / 1 / 0 / 0 | 1 / 1 / 0 / 0 |",
     ]
+
+
+def test_a_case_that_differs_counts_as_it_comes_out_the_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [SimpleNamespace(kind=kind, case=kind) for kind in ("same", "hangs")]
+    monkeypatch.setattr(strictness.compare, "run_all", lambda address: first)
+    monkeypatch.setattr(strictness.client, "send", lambda address, case, timeout_s: f"{case} again")
+    monkeypatch.setattr(strictness.compare, "Result", lambda case, outcome: outcome)
+    assert strictness._twice(("127.0.0.1", 1)) == [first[0], "hangs again"]
