@@ -65,14 +65,13 @@ def test_a_contestant_whose_program_is_missing_is_left_out(tmp_path: Path) -> No
         assert (up, left_out) == ([], {"a server": "no-such-server is not installed"})
 
 
-def test_it_is_known_why_our_packages_run_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever this process was told: contestants are started without our variables."""
-    environment.interpreted.cache_clear()
-    free = environment.interpreted()
-    monkeypatch.setenv("TAFE_COMPILED", "0")
-    environment.interpreted.cache_clear()
-    try:
-        assert environment.interpreted() == free
-        assert set(free) == {"profiler", "tafe"}
-    finally:
-        environment.interpreted.cache_clear()
+def test_contestants_are_started_without_our_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TAFE_COMPILED", "TAFE_WORKERS", "PROFILER_COMPILED"):
+        monkeypatch.setenv(name, "0")
+    clean = environment.clean_environment()
+    assert [name for name in clean if name.startswith(("TAFE", "PROFILER"))] == []
+    assert clean["PATH"]
+
+
+def test_each_package_with_modules_to_compile_says_whether_it_runs_with_them() -> None:
+    assert set(environment.interpreted()) == {"profiler", "tafe"}
