@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 try:  # before any module that may be compiled
     why_interpreted: str = import_module("profiler._compiled").choose()
-except ModuleNotFoundError:
+except (ModuleNotFoundError, AttributeError):  # the second: a folder without its sidecar, as while it is built
     why_interpreted = "not compiled"
 
 _HOMES = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 try:  # before any module that may be compiled
     why_interpreted: str = import_module("tafe._compiled").choose()
-except ModuleNotFoundError:
+except (ModuleNotFoundError, AttributeError):  # the second: a folder without its sidecar, as while it is built
     why_interpreted = "not compiled"
 
 if TYPE_CHECKING:

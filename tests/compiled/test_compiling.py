@@ -27,6 +27,12 @@ def test_an_installation_that_was_never_compiled_says_so(source: Project) -> Non
     assert source.look() == ("not compiled", ["py", "py"])
 
 
+def test_a_folder_that_is_being_built_or_was_left_behind_counts_as_none(source: Project, tmp_path: Path) -> None:
+    project = source.copy(tmp_path / "project")
+    (project.folder / "sample" / "_compiled").mkdir()
+    assert project.look() == ("not compiled", ["py", "py"])
+
+
 def test_what_is_up_to_date_is_not_compiled_again(compiled: Project) -> None:
     before = compiled.folder / "sample" / "_compiled" / f"sums{SUFFIX}"
     made = before.stat().st_mtime_ns
