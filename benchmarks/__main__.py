@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -110,6 +111,7 @@ def _prepare() -> tuple[int, int]:
     if cores is None:
         raise click.UsageError("two cores are needed, one for the server and one for the load; this process has one")
     os.sched_setaffinity(0, {cores[1]})
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # in order, so that the servers end too
     return cores
 
 
