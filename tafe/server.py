@@ -151,8 +151,9 @@ class WSGIServer(Shared, StreamServer):
         if self._second is None:
             self._second = self.loop.timer(1.0, 1.0, ref=False)
             self._second.start(self._renew_own_lines)
-            self._serving = self.loop.check(ref=False)
-            self._serving.priority = -1  # after the watchers of sockets, which have 0
+            # Just before the next poll, after gevent's own watcher of this kind, which runs the callbacks: what was
+            # begun goes on first. Else a newcomer would take the database connection that somebody else waits for.
+            self._serving = self.loop.prepare(ref=False, priority=-1)
             self._serving.start(self._serve_readable)
         host, port = self.address[:2] if isinstance(self.address, tuple) else ("localhost", "")
         self.environ.setdefault("SERVER_NAME", str(host))

@@ -7,8 +7,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import gevent
+import pytest
 from gevent import socket
 from gevent.event import Event
+from gevent.queue import SimpleQueue
 
 from tafe.limits import Limits
 from tests.server.conftest import Live, Serve, read_answer, read_to_end
@@ -57,6 +59,39 @@ def test_requests_that_came_while_the_hub_was_busy_are_served_in_the_order_of_th
             for client in clients:
                 read_answer(client)
     assert application.seen == [f"/{turn}/{number}" for turn in range(3) for number in range(20)]
+
+
+@pytest.mark.parametrize("newcomer_first", [True, False])
+def test_what_was_begun_goes_on_before_a_new_request_begins(serve: Serve, newcomer_first: bool) -> None:
+    """A newcomer in the same turn of the loop does not take what is given back from those who wait for it already."""
+    pool: SimpleQueue[int] = SimpleQueue()
+    pool.put(1)
+    took: list[str] = []
+    database, driver = socket.socketpair()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        connection = pool.get()
+        took.append(environ["PATH_INFO"])
+        if environ["PATH_INFO"] == "/first":
+            driver.recv(1)
+        pool.put(connection)
+        start_response("200 OK", [])
+        return [b"ok"]
+
+    with database, driver, connected(serve(app), 4) as clients:
+        *early, newcomer = clients
+        for client, path in zip(early, ("/first", "/second", "/third"), strict=True):
+            client.sendall(get(path))
+            gevent.sleep(0.01)  # the turns of the loop in which it comes to wait
+        if newcomer_first:
+            newcomer.sendall(get("/new"))
+            database.sendall(b"x")
+        else:
+            database.sendall(b"x")
+            newcomer.sendall(get("/new"))
+        for client in clients:
+            read_answer(client)
+    assert took == ["/first", "/second", "/third", "/new"]
 
 
 def test_clients_that_do_not_read_keep_nobody_from_being_served(serve: Serve) -> None:
