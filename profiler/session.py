@@ -16,7 +16,7 @@ import atexit
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gevent import get_hub
@@ -26,7 +26,7 @@ from profiler.calibration import Costs, calibrate
 from profiler.errors import ProfilerError
 from profiler.evidence import Judge
 from profiler.frames import Application
-from profiler.model import Slice
+from profiler.model import Slice, Span
 from profiler.recorder import Recorder
 from profiler.sites import SiteTable
 from profiler.usage import Meter
@@ -58,6 +58,9 @@ class Session:
 
     end: hooks.End
     """`end(span, error=False)`: it ends now, usually in the greenlet that began it. Ending twice does nothing."""
+
+    peek: Callable[[], tuple[float, bool, Span | None]]
+    """`peek() -> (start, polling, span)` of the slice that goes on: when it began, and the request that has the hub."""
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class Session:
         )
         self.begin = self._hook.begin
         self.end = self._hook.end
+        self.peek = self._hook.peek
         judge = Judge(Application(library_prefixes), threshold_s, sees_waits=self._meter.sees_waits)
         self._watchdog = Watchdog(self._hook.peek, finished, self._meter, judge, table, threshold_s)
         self._costs: Costs = calibrate(hub, self._meter)
@@ -232,6 +236,11 @@ def install(
     _session = session
     atexit.register(session.close)
     return session
+
+
+def current() -> Session | None:
+    """The session of this process, if one is open."""
+    return _session
 
 
 def _forget_in_child() -> None:
