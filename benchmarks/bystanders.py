@@ -79,8 +79,9 @@ class Bystanders:
 
     def wait_ready(self) -> None:
         """Return when all are there. Raises `LoadError` if the server would not have them."""
-        if self._line() != "ready":
-            raise LoadError(f"the {self._process.args!r} could not be opened")
+        line = self._line()
+        if line != "ready":
+            raise LoadError(line or f"the crowd was not there after {_TIMEOUT_S} s")
 
     def leave(self) -> None:
         """End them all."""
@@ -138,10 +139,13 @@ def idle(port: int, count: int) -> dict[str, int]:
         for member in wave:
             member.connect(("127.0.0.1", port))
             member.sendall(request)
-        for member in wave:
+        for number, member in enumerate(wave, len(members) + 1):
             answer = b""
             while (parsed := parse_answer(answer)) is None:
-                answer += _received(member)
+                try:
+                    answer += _received(member)
+                except TimeoutError:
+                    raise LoadError(f"idle connection {number:,} got no answer") from None
             if parsed != (200, contract.HELLO_BYTES):
                 raise LoadError(f"a wrong answer: {answer!r}")
         members += wave
@@ -264,7 +268,11 @@ def main() -> None:
     os.nice(_NICENESS)
     role, *numbers = sys.argv[1:]
     counts = [int(number) for number in numbers]
-    print(json.dumps(idle(*counts) if role == "idle" else slow(*counts)), flush=True)
+    try:
+        print(json.dumps(idle(*counts) if role == "idle" else slow(*counts)), flush=True)
+    except (LoadError, OSError) as error:
+        print(error, flush=True)  # in place of `ready`
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ from benchmarks.client import LoadError
 from benchmarks.serving import Contender, WrongAnswerError
 from tests.services.processes import ServerError
 
-NAMES = ("tafe", "gevent.pywsgi", "granian")  # gunicorn -k gevent takes 1,000 connections and leaves the rest waiting
+# gunicorn -k gevent and granian hold a thousand connections, unless told otherwise, and leave the rest waiting.
+NAMES = ("tafe", "gunicorn -k gevent", "gevent.pywsgi", "granian")
 ACTIVE = 32
 SETTLE_S = 15.0  # for a server to notice that thousands have left
 
@@ -249,7 +250,7 @@ def table(result: dict[str, Any]) -> str:
 
 def _cells(row: dict[str, Any]) -> str:
     if "error" in row:
-        return f"| {row['contestant']} | failed: {row['error'][:80]} |" + " |" * 7
+        return f"| {row['contestant']} | failed: {row['error'][:120]} |" + " |" * 7
     halves = [pair[half] for pair in row["pairs"] for half in ("with", "without")]
     others, steal = (max(half[name] for half in halves) for name in ("others_percent", "steal_percent"))
     counted = sum(pair["counts"] for pair in row["pairs"])
