@@ -1,7 +1,7 @@
 """Stacks of code, and which part of one is the application.
 
 The line a user can change is in their own code: the innermost frame that is neither the standard library, nor
-an installed package, nor the profiler, nor under a prefix the caller named (a server passes its own
+an installed package or its command, nor the profiler, nor under a prefix the caller named (a server passes its own
 directory).
 A stack is copied out at once as (code, line) pairs: to keep a frame would keep its locals alive, and might
 run their destructors in the wrong thread.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _HOOK = os.path.join(_OWN, "hook.py")
+_DOORS = frozenset({os.path.join(_OWN, "wsgi.py")})  # of the profiler, what calls the application
 MAX_DEPTH = 100  # frames kept, innermost first: deeper ones are recursion or frameworks
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
@@ -71,7 +72,7 @@ def capture_running(frame: FrameType | None) -> tuple[Stack, int, bool]:
     collecting = frame is not None and frame.f_code.co_name == "on_gc" and frame.f_code.co_filename == _HOOK
     if collecting and frame is not None:
         frame = frame.f_back
-    if frame is None or frame.f_code.co_filename.startswith(_OWN):
+    if frame is None or (frame.f_code.co_filename.startswith(_OWN) and frame.f_code.co_filename not in _DOORS):
         return (), -1, False
     return capture(frame), frame.f_lasti, collecting
 
@@ -111,7 +112,8 @@ class Application:
     def __init__(self, library_prefixes: Iterable[str] = ()) -> None:
         paths = sysconfig.get_paths()
         self._server = _forms(library_prefixes)
-        self._prefixes = (*_forms([paths["stdlib"], paths["platstdlib"], _OWN]), *self._server)
+        # In `scripts` are the commands that packages install: a line of `bin/gunicorn` is nobody's to change.
+        self._prefixes = (*_forms([paths["stdlib"], paths["platstdlib"], paths["scripts"], _OWN]), *self._server)
         self._known: dict[str, bool] = {}
 
     def owns(self, file: str) -> bool:
@@ -151,8 +153,8 @@ def _forms(folders: Iterable[str]) -> tuple[str, ...]:
 
 
 def _runs_greenlets(code: CodeType) -> bool:
-    # Or nobody wrote it.
-    return f"{os.sep}gevent{os.sep}" in code.co_filename or code.co_filename.startswith("<")
+    # Or is ours, or nobody wrote it.
+    return f"{os.sep}gevent{os.sep}" in code.co_filename or code.co_filename.startswith(("<", _OWN))
 
 
 @lru_cache(maxsize=1024)  # a stall repeats at the same instruction

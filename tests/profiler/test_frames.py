@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
 import gevent.hub
 import pytest
 
-from profiler import hook
+from profiler import hook, wsgi
 from profiler.frames import MAX_DEPTH, Application, Stack, capture, describe
 
 
@@ -83,3 +85,14 @@ def test_a_deep_recursion_is_cut() -> None:
 def test_a_stack_reads_like_a_traceback() -> None:
     last = describe(here())[-1]
     assert last == f"{__file__}:{sys._getframe().f_lineno - 1} test_a_stack_reads_like_a_traceback"
+
+
+def test_a_command_that_a_package_installs_is_not_the_application() -> None:
+    assert not Application().owns(os.path.join(sysconfig.get_path("scripts"), "gunicorn"))
+
+
+def test_without_a_line_of_the_application_the_middleware_is_not_named() -> None:
+    outermost = compile("pass", wsgi.__file__, "exec")
+    server = compile("pass", os.path.join(sysconfig.get_path("purelib"), "framework", "app.py"), "exec")
+    stack = ((server, 1), (outermost, 1))
+    assert Application().in_library(stack).file == server.co_filename
