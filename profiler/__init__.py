@@ -6,7 +6,9 @@
     session.end(span)
 
 and later, anywhere: `python -m profiler report profile/`.
-Knows greenlets, requests and time; knows no HTTP. DESIGN.md says how it works and what it costs.
+`with profiler.span("job resize"):` does the same for a block; wsgi.py wraps a WSGI application of any server on gevent;
+pytest_plugin.py fails tests that do not yield.
+Knows greenlets, requests and time; but for wsgi.py it knows no HTTP. DESIGN.md says how it works and what it costs.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from profiler.model import Span as Span
     from profiler.session import Session as Session
     from profiler.session import install as install
+    from profiler.spans import span as span
 
 try:  # before any module that may be compiled
     why_interpreted: str = import_module("profiler._compiled").choose()
@@ -27,12 +30,13 @@ except (ModuleNotFoundError, AttributeError):  # the second: a folder without it
 
 _HOMES = {
     "install": "profiler.session",
+    "span": "profiler.spans",
     "Session": "profiler.session",
     "Span": "profiler.model",
     "ProfilerError": "profiler.errors",
 }
 
-__all__ = ["install", "Session", "Span", "ProfilerError", "why_interpreted"]
+__all__ = ["install", "span", "Session", "Span", "ProfilerError", "why_interpreted"]
 
 
 def __getattr__(name: str) -> Any:

@@ -71,6 +71,7 @@ class Session:
     ) -> None:
         threshold_s = slow_slice_ms / 1000
         hub: Any = get_hub()
+        self.hub = hub  # gevent's, whose greenlets are profiled
         self.turn = hooks.Turn()
         self._pid = os.getpid()
         self._closed = False
