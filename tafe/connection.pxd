@@ -1,3 +1,5 @@
+cimport cython
+
 from tafe.transport cimport Transport
 from tafe.wsgi cimport Exchange
 
@@ -7,5 +9,6 @@ cdef class Connection(Transport):
     cdef public Py_ssize_t _missing
 
     cpdef _start_head(self, data)
-    cpdef _begin(self, data, bint judged)
+    @cython.locals(asked=int)
+    cpdef _begin(self, bytes head, bytes rest, object unjudged)
     cpdef _run(self, Exchange exchange)

@@ -48,7 +48,7 @@ class Connection(Transport):
         self._state = _IDLE
         self.exchange: Exchange | None = None  # the current request, from its head to the end of its answer
         self._head: UnfinishedHead | None = None  # of a request that comes in pieces
-        self._body: list[bytes] = []  # of a body that is being gathered
+        self._body: bytearray | None = None  # of one that is being gathered: pieces in a list could be tiny, and many
         self._missing = 0  # bytes still to come of it; or, lingering, bytes still to be thrown away
         super().__init__(server, sock, address)
 
@@ -67,8 +67,9 @@ class Connection(Transport):
             self.eof = True
             self._on_end()
         elif self._state is _IDLE:
-            if data[-4:] == b"\r\n\r\n":
-                self._begin(data, False)
+            head, end, rest = data.partition(b"\r\n\r\n")
+            if end:
+                self._begin(head, rest, data)
             else:
                 self._start_head(data)
         else:
@@ -111,21 +112,28 @@ class Connection(Transport):
         try:
             if head.add(data):
                 self._head = None
-                self._begin(head.data, True)
+                data, _, rest = head.data.partition(b"\r\n\r\n")
+                self._begin(data, rest, None)
         except Refusal as refusal:
             self.refuse(refusal)
 
-    def _begin(self, data: bytes, judged: bool) -> None:
-        """A whole head is there: parse it, then run the request or gather its body. `judged`: by `UnfinishedHead`."""
+    def _begin(self, head: bytes, rest: bytes, unjudged: bytes | None) -> None:
+        """A whole head is there, and perhaps more: parse it, then run the request or gather its body.
+
+        `unjudged` is both together, unless `UnfinishedHead` has accepted every line already.
+        """
         server = self.server
         try:
-            environ, asked, self._buffer = server.head_parser.parse(data)
+            environ, asked = server.head_parser.parse(head)
         except Refusal as refusal:
-            if judged:
+            if unjudged is None:
                 self.refuse(refusal)
             else:
-                self._start_head(data)  # which finds the first fault, or what else is unusual about it
+                self._start_head(unjudged)  # which finds the first fault, or what else is unusual about it
             return
+        self._buffer = rest
+        if server.make_environ is not None:
+            environ = server.make_environ(environ)
         environ["REMOTE_ADDR"] = self.remote_addr
         environ["REMOTE_PORT"] = self.remote_port
         server.request_number = number = server.request_number + 1
@@ -134,7 +142,7 @@ class Connection(Transport):
         exchange = self.exchange = server.exchange_class(self, environ)
         if asked & _UNUSUAL:
             if asked & REQUEST_ID:
-                server.take_request_id(environ)
+                environ["tafe.request_id"] = environ["HTTP_X_REQUEST_ID"]  # that of a proxy in front
             if asked & HTTPS and self.remote_addr in server.trusted_peers:
                 environ["wsgi.url_scheme"] = "https"
             if asked & NOT_PLAIN:
@@ -160,7 +168,7 @@ class Connection(Transport):
             self._run(exchange)
         elif gathers and server.gathered_bytes + length <= limits.gathered_total_bytes:
             self._state = State.BODY
-            self._body = [self._buffer]
+            self._body = bytearray(self._buffer)
             self._missing = length - len(self._buffer)
             server.gathered_bytes += length
             self._buffer = b""
@@ -177,18 +185,19 @@ class Connection(Transport):
 
     def _more_body(self, data: bytes) -> None:
         missing = self._missing
-        self._body.append(data[:missing])
+        gathered = self._body
+        assert gathered is not None
+        gathered += data[:missing]
         self._missing -= min(missing, len(data))
         if self._missing:
             self.expire_in(self.server.limits.body_timeout_s)
             return
         exchange = self.exchange
         assert exchange is not None
-        body = b"".join(self._body)
-        self._body = []
-        self.server.gathered_bytes -= len(body)
+        self._body = None
+        self.server.gathered_bytes -= len(gathered)
         self._buffer = data[missing:]
-        exchange.environ["wsgi.input"] = io.BytesIO(body)
+        exchange.environ["wsgi.input"] = io.BytesIO(gathered)
         self._run(exchange)
 
     def _unread(self, data: bytes) -> None:
@@ -367,8 +376,9 @@ class Connection(Transport):
 
     def _leave_gathering(self) -> None:
         if self._state is State.BODY:
-            self.server.gathered_bytes -= self._missing + sum(map(len, self._body))
-            self._body = []
+            assert self._body is not None
+            self.server.gathered_bytes -= self._missing + len(self._body)
+            self._body = None
 
     def __repr__(self) -> str:
         """State, client and what is held, in one line."""

@@ -16,7 +16,6 @@ import _socket
 import collections
 import logging
 import os
-import re
 import signal
 import time
 from collections.abc import Collection
@@ -44,7 +43,6 @@ from tafe.wsgi import Application, Exchange, Observer
 # Only a proxy on this machine, as in gunicorn's forwarded_allow_ips; anybody else could claim to come over TLS.
 TRUSTED_PEERS: Final = ("127.0.0.1", "::1", "")
 RECEIVE_BYTES: Final = 16 * 1024  # a head and a small body in one call; Python allocates this much each time
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _NODELAY_FAMILIES: Final = (_socket.AF_INET, _socket.AF_INET6)
 
 _log = logging.getLogger("tafe.server")
@@ -161,7 +159,8 @@ class WSGIServer(Shared, StreamServer):
         self._make_parser()
 
     def _make_parser(self) -> None:
-        self.head_parser = HeadParser(self.environ_class(self.environ), self.limits)
+        self.head_parser = HeadParser(self.environ, self.limits)
+        self.make_environ = None if self.environ_class is dict else self.environ_class
 
     def begin_drain(self) -> None:
         """From now every answer says `Connection: close`, and connections without a request are closed."""
@@ -273,12 +272,6 @@ class WSGIServer(Shared, StreamServer):
         readable = self._readable
         while readable:
             readable.pop().on_readable()
-
-    def take_request_id(self, environ: dict[str, Any]) -> None:
-        """Use the id that a proxy in front gave, if it is well-formed."""
-        given = environ["HTTP_X_REQUEST_ID"]
-        if _REQUEST_ID.fullmatch(given):
-            environ["tafe.request_id"] = given
 
     def drop_observer(self) -> None:
         """The observer raised: it is told no more."""

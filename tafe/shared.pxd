@@ -3,7 +3,7 @@ from tafe.http1.head cimport HeadParser
 
 cdef class Shared:
     cdef public object limits, hub, loop, deadlines, exchange_class, current_application, observer, waiting
-    cdef public object take_readable
+    cdef public object take_readable, make_environ
     cdef public HeadParser head_parser
     cdef public GreenletPool greenlets
     cdef public double idle_timeout_s, request_timeout_s

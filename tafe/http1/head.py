@@ -30,9 +30,8 @@ HTTP_1_0: Final = 64
 ABSOLUTE: Final = 128  # the target names the authority, which overrides Host
 DROPPED: Final = 256  # a field that the application never sees
 HEAD: Final = 1024  # the method is HEAD: the answer has no body
-REQUEST_ID: Final = 2048  # X-Request-Id is there
+REQUEST_ID: Final = 2048  # X-Request-Id is there, once, and well-formed
 HTTPS: Final = 4096  # X-Forwarded-Proto says that the client's side of the proxy is TLS
-_SECRET: Final = 512  # a field that differs from user to user, and whose value must not stay in a table
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/([0-9])\.([0-9])")
 _FIELD_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -41,6 +40,8 @@ _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _AUTHORITY: Final = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
 )
+_MAX_REQUEST_ID: Final = 128
+_REQUEST_ID_VALUE: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,%d}" % _MAX_REQUEST_ID)
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
 
 # Tables of remembered lines. 4,096 lines of at most 256 bytes are about 2 MiB a worker; both numbers leave room for
@@ -48,11 +49,8 @@ _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
 _MAX_REMEMBERED: Final = 4096
 _MAX_LINE: Final = 256
 _MAX_NAME: Final = 64
-_EMPTY_LINE: Final = b"\r\n\r\n"
 _MAX_TARGETS: Final = 1024  # an environ of 1.5 KiB each
 _Field = tuple[str, str, int]  # environ key, value, bits
-_END: Final = 8192  # the empty line that ends a head: in the table, so that asking for it costs nothing extra
-_END_OF_HEAD: Final[_Field] = ("", "", _END)
 
 # Fields that say how the message is framed, where a second one makes the message ambiguous (RFC 9112, 6.3 and 3.2).
 ONCE: Final = {
@@ -61,63 +59,63 @@ ONCE: Final = {
     "HTTP_TRANSFER_ENCODING": "Transfer-Encoding",
     "CONTENT_TYPE": "Content-Type",
 }
+_ABOUT_THE_WHOLE: Final = HOST | HTTP_1_0 | CHUNKED | ABSOLUTE
 _COOKIES: Final = ("HTTP_COOKIE", "HTTP_COOKIE2")  # fields whose own separator is the semicolon
 
 
 class HeadParser:
     """Parses the heads of one server's requests. `base`: what every environ of that server holds."""
 
-    __slots__ = ("_base", "_fields", "_max_lines", "_names", "_targets", "limits")
+    __slots__ = ("_base", "_fields", "_max_field_bytes", "_max_fields", "_names", "_targets", "_underscores", "limits")
 
     def __init__(self, base: dict[str, Any], limits: Limits) -> None:
         # Placeholders for what `Connection` fills in: a copied dictionary that need not grow is copied twice as fast.
-        self._base = type(base)(
-            {"REMOTE_ADDR": "", "REMOTE_PORT": "", "tafe.request_id": "", "tafe.client_gone": "", **base}
-        )
+        self._base = {"REMOTE_ADDR": "", "REMOTE_PORT": "", "tafe.request_id": "", "tafe.client_gone": "", **base}
         self.limits = limits
-        self._max_lines = limits.header_count + 1  # with the empty one
+        self._max_fields = limits.header_count
+        self._max_field_bytes = limits.header_field_bytes
+        self._underscores = limits.underscores
         self._targets: dict[bytes, tuple[dict[str, Any], int]] = {}  # by request line
-        self._fields: dict[bytes, _Field] = {b"": _END_OF_HEAD}  # by field line
+        self._fields: dict[bytes, _Field] = {}  # by field line
         self._names: dict[bytes, str] = {}  # by field name: those whose lines differ
 
-    def parse(self, data: bytes) -> tuple[dict[str, Any], int, bytes]:
-        """Return the environ for the head that `data` begins with, what it asked for, as bits, and what follows it.
+    def parse(self, head: bytes) -> tuple[dict[str, Any], int]:
+        """Return the environ for `head`, which ends before the empty line's CRLF CRLF, and what it asked for, as bits.
 
-        `data` holds at least one empty line. Raises `Refusal`. Lines are judged in order, then the head as a whole.
+        Raises `Refusal`. Lines are judged in order, then the head as a whole.
         """
-        lines = data.split(b"\r\n")
+        lines = head.split(b"\r\n")
         first = lines.pop(0)
         target = self._targets.get(first)
         if target is None:
             target = self._read_request_line(first)
-        environ = target[0].copy()
-        asked = target[1]
+        known, asked = target
+        environ = known.copy()
+        count = len(environ)
         fields = self._fields
-        count = 0  # of lines, with the empty one
         for line in lines:
-            count += 1
             field = fields.get(line)
             if field is None:
                 field = self._read_field(line)
             key, value, bits = field
             if bits:
-                if bits & _END:
-                    break
                 if bits & DROPPED:
                     continue
                 asked |= bits
-            if key in environ:
+            environ.setdefault(key, value)
+            count += 1
+            if len(environ) != count:  # it was there
+                count -= 1
                 if key in ONCE:
                     raise Refusal(400, f"{ONCE[key]} is repeated")
+                if key == "HTTP_X_REQUEST_ID":
+                    asked &= ~REQUEST_ID
                 environ[key] += ("; " if key in _COOKIES else ",") + value  # RFC 9110, 5.3; RFC 6265, 5.4
-            else:
-                environ[key] = value
-        if asked & (HOST | HTTP_1_0 | CHUNKED | ABSOLUTE) != HOST:
+        if asked & _ABOUT_THE_WHOLE != HOST:
             _check_whole(environ, asked)
-        if count > self._max_lines:
+        if len(lines) > self._max_fields:
             raise Refusal(431, f"more than {self.limits.header_count} header fields")
-        # One more, empty, if the data ends with the head.
-        return environ, asked, b"" if len(lines) == count + 1 and not lines[-1] else data[data.index(_EMPTY_LINE) + 4 :]
+        return environ, asked
 
     def check_request_line(self, line: bytes) -> None:
         """Raise `Refusal` if it is not one."""
@@ -132,7 +130,7 @@ class HeadParser:
         if len(line) > self.limits.request_line_bytes:
             raise Refusal(414, f"the request line is longer than {self.limits.request_line_bytes} bytes")
         parts, asked = _read_request_line(line)
-        environ = self._base.copy()  # of the class that the server was told to use
+        environ = self._base.copy()
         environ.update(parts)
         target = (environ, asked)
         if len(line) <= _MAX_LINE:
@@ -143,8 +141,8 @@ class HeadParser:
 
     def _read_field(self, line: bytes) -> _Field:
         """Check one field line and translate it; remember it where that is worth it."""
-        if len(line) > self.limits.header_field_bytes:
-            raise Refusal(431, f"a header field is longer than {self.limits.header_field_bytes} bytes")
+        if len(line) > self._max_field_bytes:
+            raise Refusal(431, f"a header field is longer than {self._max_field_bytes} bytes")
         name, colon, raw_value = line.partition(b":")
         key = self._names.get(name)
         if key is None or not colon:
@@ -154,22 +152,22 @@ class HeadParser:
                     self._names.clear()
                 self._names[name] = key
         value = raw_value.strip(b" \t")
-        if _BAD_VALUE.search(value):
+        text = value.decode("latin-1")
+        if not text.isprintable() and _BAD_VALUE.search(value):  # the first is quick, and knows too few characters
             raise Refusal(400, "a header value holds a control character (RFC 9110, 5.5)")
-        if b"_" in name and (self.limits.underscores != "keep" or key in _SPECIAL or key in ONCE):
+        check = _SPECIAL.get(key)
+        if b"_" in name and (self._underscores != "keep" or check is not None or key in ONCE):
             # CGI gives `X_Forwarded_For` and `X-Forwarded-For` one name: the first must not speak for the second,
             # and whatever the setting, none is kept that would frame the message or be acted on here.
-            if self.limits.underscores == "refuse":
+            if self._underscores == "refuse":
                 raise Refusal(400, "a header name holds an underscore")
             bits = DROPPED
         else:
-            check = _SPECIAL.get(key)
-            bits = check(value) if check else 0
-        field = (key, value.decode("latin-1"), bits & ~_SECRET)
-        if len(line) <= _MAX_LINE and not bits & _SECRET:
+            bits = 0 if check is None else check(value)
+        field = (key, text, bits)
+        if len(line) <= _MAX_LINE and key not in _NOT_REMEMBERED:
             if len(self._fields) >= _MAX_REMEMBERED:
                 self._fields.clear()
-                self._fields[b""] = _END_OF_HEAD
             self._fields[line] = field
         return field
 
@@ -311,12 +309,10 @@ def _forwarded_proto(value: bytes) -> int:
     return HTTPS if value.lower() == b"https" else 0
 
 
-def _request_id(_value: bytes) -> int:
-    return REQUEST_ID | _SECRET  # new with each request: nothing to remember
-
-
-def _secret(_value: bytes) -> int:
-    return _SECRET
+def _request_id(value: bytes) -> int:
+    # The first test is quick, and knows the commonest ids.
+    good = (value.isalnum() and len(value) <= _MAX_REQUEST_ID) or _REQUEST_ID_VALUE.fullmatch(value)
+    return REQUEST_ID if good else 0
 
 
 _SPECIAL: Final = {
@@ -325,9 +321,10 @@ _SPECIAL: Final = {
     "HTTP_TRANSFER_ENCODING": _transfer_encoding,
     "HTTP_CONNECTION": _connection,
     "HTTP_EXPECT": _expect,
-    "HTTP_AUTHORIZATION": _secret,
-    "HTTP_PROXY_AUTHORIZATION": _secret,
-    "HTTP_COOKIE": _secret,
     "HTTP_X_REQUEST_ID": _request_id,
     "HTTP_X_FORWARDED_PROTO": _forwarded_proto,
 }
+# Secrets must not stay in a table; and what is new with each request is nothing to remember.
+_NOT_REMEMBERED: Final = frozenset(
+    ("HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION", "HTTP_COOKIE", "HTTP_X_REQUEST_ID")
+)

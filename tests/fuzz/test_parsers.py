@@ -21,35 +21,32 @@ LIMITS = Limits()
 LONG_LIVED = HeadParser({}, LIMITS)
 
 
-def parse(parser: HeadParser, data: bytes) -> tuple[Any, ...]:
+def parse(parser: HeadParser, head: bytes) -> tuple[Any, ...]:
     """What became of a head; any exception but a refusal is let through."""
     try:
-        return parser.parse(data)
+        return parser.parse(head)
     except Refusal as refusal:
-        return refusal.status, refusal.message
+        return "refused", refusal.status, refusal.message
 
 
 @profile(2000)
 @given(heads())
 def test_a_head_means_the_same_to_a_new_parser_and_to_one_that_remembers(data: bytes) -> None:
-    fresh = parse(HeadParser({}, LIMITS), data)
-    assert parse(LONG_LIVED, data) == fresh
-    assert parse(LONG_LIVED, data) == fresh, "the second time"
+    head, _, _ = data.partition(b"\r\n\r\n")
+    fresh = parse(HeadParser({}, LIMITS), head)
+    assert parse(LONG_LIVED, head) == fresh
+    assert parse(LONG_LIVED, head) == fresh, "the second time"
     for table in (LONG_LIVED._fields, LONG_LIVED._names, LONG_LIVED._targets):
-        assert len(table) <= 4097
-    if len(fresh) == 2:
-        assert 400 <= fresh[0] <= 505
-        assert fresh[1].isascii()
-        assert fresh[1].isprintable()
+        assert len(table) <= 4096
+    if fresh[0] == "refused":
+        _, status, message = fresh
+        assert 400 <= status <= 505
+        assert message.isascii()
+        assert message.isprintable()
         return
-    environ, _, rest = fresh
-    assert data.endswith(rest)
-    head = data[: len(data) - len(rest)]
-    assert head.endswith(b"\r\n\r\n")
-    assert head.count(b"\r\n\r\n") == 1
+    environ, _ = fresh
     assert not any(byte in head.replace(b"\r\n", b"") for byte in b"\r\n\0"), "bare line ends or NUL were let through"
     assert all(isinstance(value, str) for value in environ.values())
-    assert parse(HeadParser({}, LIMITS), head + b"GET / HTTP/1.1\r\n")[:2] == fresh[:2], "what follows changes nothing"
 
 
 def decode(pieces: list[bytes]) -> tuple[bytes, str, bytes]:

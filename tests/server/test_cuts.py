@@ -43,11 +43,12 @@ def test_a_head_in_pieces_is_judged_as_the_whole(lines: list[bytes], data: st.Da
 @given(st.lists(st.sampled_from(LINES), min_size=1, max_size=9))
 def test_what_the_parser_of_whole_heads_accepts_is_accepted_in_pieces(lines: list[bytes]) -> None:
     message = b"\r\n".join([*lines, b"", b""])
+    head, _, _ = message.partition(b"\r\n\r\n")
     try:
-        _, _, rest = HeadParser({}, SMALL).parse(message)
+        HeadParser({}, SMALL).parse(head)
     except Refusal:
         return
-    if len(message) - len(rest) > SMALL.head_bytes:
+    if len(head) + 4 > SMALL.head_bytes:
         assert outcome(message) == 431, "a server never hands the parser more than head_bytes at once"
     else:
         assert outcome(message) == "complete"
@@ -80,7 +81,7 @@ def test_a_few_empty_lines_are_forgiven() -> None:
 )  # fmt: skip
 def test_names_with_an_underscore_are_dropped_refused_or_kept(setting: str, expected: object) -> None:
     parser = HeadParser({}, Limits(underscores=setting))
-    message = b"GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 2\r\nX-Forwarded-For: 1\r\n\r\n"
+    message = b"GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 2\r\nX-Forwarded-For: 1"
     for _ in range(2):
         try:
             seen: object = parser.parse(message)[0]["HTTP_X_FORWARDED_FOR"]

@@ -18,8 +18,7 @@ PARSER = HeadParser({}, LIMITS)
 
 def parse(*lines: str, limits: Limits = LIMITS) -> tuple[dict[str, Any], int]:
     parser = PARSER if limits is LIMITS else HeadParser({}, limits)
-    environ, asked, rest = parser.parse("\r\n".join([*lines, "", ""]).encode("latin-1"))
-    assert rest == b""
+    environ, asked = parser.parse("\r\n".join(lines).encode("latin-1"))
     for filled_in_later in ("REMOTE_ADDR", "REMOTE_PORT", "tafe.request_id", "tafe.client_gone"):
         assert environ.pop(filled_in_later) == ""
     return environ, asked
@@ -179,11 +178,3 @@ def test_the_tables_of_remembered_lines_stay_bounded() -> None:
 def test_secrets_are_not_remembered() -> None:
     parse("GET / HTTP/1.1", "Host: a", "Authorization: Bearer abc", "Cookie: session=abc")
     assert not any(b"abc" in line for line in PARSER._fields)
-
-
-@pytest.mark.parametrize(
-    "rest", [b"", b"x", b"\r\n", b"\r\n\r\n", b"body\r\n\r\n", b"GET / HTTP/1.1\r\nHost: b\r\n\r\n"]
-)
-def test_what_follows_a_head_is_given_back_untouched(rest: bytes) -> None:
-    environ, _, left = PARSER.parse(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n" + rest)
-    assert (environ["PATH_INFO"], environ["HTTP_HOST"], left) == ("/first", "a", rest)
