@@ -160,7 +160,9 @@ class WSGIServer(Shared, StreamServer):
 
     def _make_parser(self) -> None:
         self.head_parser = HeadParser(self.environ, self.limits)
-        self.make_environ = None if self.environ_class is dict else self.environ_class
+        self.make_environ = None
+        if self.environ_class is not dict:
+            self.make_environ = self.environ_class
 
     def begin_drain(self) -> None:
         """From now every answer says `Connection: close`, and connections without a request are closed."""
