@@ -39,8 +39,11 @@ class Database:
 def database() -> Database | None:
     """The database named by the environment; None where only hello is to be served."""
     url = os.environ.get(DATABASE_URL_VARIABLE)
-    if not url:
-        return None
+    return parsed(url) if url else None
+
+
+def parsed(url: str) -> Database:
+    """A database's URL, taken apart."""
     parts = urllib.parse.urlsplit(url)
     return Database(
         host=parts.hostname or "127.0.0.1",
