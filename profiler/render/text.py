@@ -70,11 +70,11 @@ def _sites(report: dict[str, Any]) -> list[str]:
 def _site(number: int, site: dict[str, Any]) -> list[str]:
     busy = site["busy_ms"]
     if site["library"]:
-        what = f"{_path(site['file'])}:{site['line']} in {site['function']}"
+        what = f"{short_path(site['file'])}:{site['line']} in {site['function']}"
         where = f"no line of the application was running; {what} of a library was"
     elif site["file"]:
         about = "" if site["exact"] else "about "
-        where = f"{about}{_path(site['file'])}:{site['line']} in {site['function']}"
+        where = f"{about}{short_path(site['file'])}:{site['line']} in {site['function']}"
     else:
         where = "a line that was never seen: it ended before the watchdog could look"
     head = f"{number}. {where}   [{site['cause']}]"
@@ -109,7 +109,7 @@ def _slowest(report: dict[str, Any]) -> list[str]:
         )
         if request["blamed"]:
             worst = max(request["blamed"], key=lambda one: float(one["ms"]))
-            culprit = f"{_path(worst['file'])}:{worst['line']}" if worst["file"] else "a line that was not seen"
+            culprit = f"{short_path(worst['file'])}:{worst['line']}" if worst["file"] else "a line that was not seen"
             lines.append(f"      of that {_ms(worst['ms'])} by {culprit}")
     return lines
 
@@ -146,7 +146,7 @@ def _short(routes: list[str]) -> str:
     return ", ".join(routes[:2]) + (f" and {len(routes) - 2} more" if len(routes) > 2 else "")
 
 
-def _path(path: str) -> str:
+def short_path(path: str) -> str:
     """Relative where that is shorter: the reader stands in the project."""
     relative = os.path.relpath(path) if os.path.isabs(path) else path
     return min(path, relative, key=len)

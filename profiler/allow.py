@@ -1,0 +1,106 @@
+"""The allow list: stalls that are known and accepted for a time, in one file for tests and production.
+
+    [[allow]]
+    file = "app/legacy/export.py"     # the end of the path, or all of it
+    function = "write_sheet"
+    cause = "python"                  # optional: any cause
+    up_to_ms = 80                     # optional: however long
+    reason = "the sheet library has no streaming writer; replaced in the spring"
+    expires = 2026-03-31              # the last day on which it allows
+
+Functions, since lines move. Every entry has a reason and ends: an expired one allows nothing, and says so where it
+would have. Pure but for `load`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import date, datetime
+from typing import Any
+
+from profiler.errors import ProfilerError
+
+_EXAMPLE = 'an entry has file = "app/x.py", function = "f", reason = "...", expires = 2026-12-31'
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One `[[allow]]`."""
+
+    file: str
+    function: str
+    reason: str
+    expires: date
+    cause: str | None = None
+    up_to_ms: float | None = None
+
+    def covers(self, site: dict[str, Any]) -> bool:
+        """Whether it is about this site of a report (`profiler.report/1`), expired or not."""
+        path, end = site["file"].split(os.sep), self.file.split("/")
+        return (
+            path[-len(end) :] == end
+            and self.function == site["function"]
+            and self.cause in (None, site["cause"])
+            and (self.up_to_ms is None or site["busy_ms"]["max"] <= self.up_to_ms)
+        )
+
+
+@dataclass(frozen=True)
+class AllowList:
+    """The entries of a file."""
+
+    entries: Sequence[Entry] = ()
+
+    def allows(self, site: dict[str, Any], today: date) -> bool:
+        """Whether an entry that has not expired is about this site."""
+        return any(entry.covers(site) and today <= entry.expires for entry in self.entries)
+
+    def expired(self, site: dict[str, Any], today: date) -> Entry | None:
+        """The entry that would have allowed this site, had it not expired; None if there is none."""
+        about = [entry for entry in self.entries if entry.covers(site) and today > entry.expires]
+        return max(about, key=lambda entry: entry.expires, default=None)
+
+
+def load(path: str | os.PathLike[str]) -> AllowList:
+    """Read a file; raises ProfilerError for one that cannot be read, or holds anything else than complete entries."""
+    try:
+        with open(path, "rb") as file:
+            found = tomllib.load(file)
+    except OSError as error:
+        raise ProfilerError(
+            f"cannot read the allow list {os.fspath(path)!r}: {error.strerror}", "name a file that exists"
+        ) from error
+    except ValueError as error:  # not TOML, not UTF-8
+        raise ProfilerError(f"the allow list {os.fspath(path)!r} is no TOML: {error}", _EXAMPLE) from error
+    listed = found.pop("allow", [])
+    if found or not isinstance(listed, list):
+        raise ProfilerError(f"{os.fspath(path)!r} may hold [[allow]] entries alone, not {', '.join(found)!r}", _EXAMPLE)
+    return AllowList([_entry(one, f"{os.fspath(path)!r}, [[allow]] {n}") for n, one in enumerate(listed, 1)])
+
+
+def _entry(given: Any, where: str) -> Entry:
+    if not isinstance(given, dict):
+        raise ProfilerError(f"{where} is no table", _EXAMPLE)
+    names = [field.name for field in fields(Entry)]
+    unknown = sorted(given.keys() - names)
+    missing = [name for name in names[:4] if name not in given]
+    if unknown or missing:
+        odd = f"does not know {unknown[0]!r}" if unknown else f"lacks {missing[0]!r}"
+        raise ProfilerError(f"{where} {odd}", _EXAMPLE)
+    for name, value in given.items():
+        if not _fits(name, value):
+            raise ProfilerError(f"{where}: {name} = {value!r} does not fit", _EXAMPLE)
+    return Entry(**given)
+
+
+def _fits(name: str, value: object) -> bool:
+    match name:
+        case "expires":  # a datetime is a date, too, but has a time zone to argue about
+            return isinstance(value, date) and not isinstance(value, datetime)
+        case "up_to_ms":
+            return type(value) in (int, float) and value > 0  # type: ignore[operator]
+        case _:
+            return isinstance(value, str) and value.strip() != ""
