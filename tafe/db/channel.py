@@ -17,6 +17,7 @@ the socket's buffer is gevent's own business.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ class Channel:
         "_expires_s",
         "_hub",
         "_recv",
+        "_switch",
         "_thread",
         "_timer",
         "_timer_due_s",
@@ -55,7 +57,8 @@ class Channel:
         raw = sock._sock  # noqa: SLF001  # gevent's documented way to the socket that does not wait
         self._hub = get_hub()
         self._thread = _thread_id()
-        self._recv = raw.recv
+        self._recv: Callable[[int], bytes] = raw.recv
+        self._switch = self._hub.switch
         self.send = raw.send  # may take less than all, or raise BlockingIOError
         self._watcher = self._hub.loop.io(raw.fileno(), _READ, ref=False)
         self._active = False
@@ -66,15 +69,38 @@ class Channel:
 
     def receive(self, size: int, timeout_s: float | None) -> bytes:
         """Wait, then return what is there, at most `size` bytes; b"" at the end. Raises `OSError`, `TimeoutError`."""
-        while True:
-            readable = self._wait(timeout_s)
-            try:
-                data: bytes = self._recv(size)
-            except BlockingIOError:
-                if not readable:
-                    raise TimeoutError("timed out") from None
-            else:
-                return data
+        watcher = self._watcher
+        if watcher is None:
+            raise OSError(errno.EBADF, "the socket is closed")
+        if self._waiting is not None:
+            raise ConcurrentObjectUseError("two greenlets read from one connection at the same time")
+        if timeout_s is None:
+            self._expires_s = _NEVER
+        else:
+            self._expires_s = expires_s = monotonic() + timeout_s
+            if expires_s < self._timer_due_s:
+                self._start_timer(timeout_s)
+        self._waiting = getcurrent()
+        watcher.ref = True
+        if not self._active:
+            self._active = True
+            watcher.start(self._on_readable)
+        try:
+            while True:
+                outcome = self._switch()
+                if outcome is not _READABLE and outcome is not _EXPIRED:
+                    raise InvalidSwitchError(
+                        f"a greenlet that reads from a connection was switched to with {outcome!r}"
+                    )
+                try:
+                    return self._recv(size)
+                except BlockingIOError:
+                    if outcome is _EXPIRED:
+                        raise TimeoutError("timed out") from None
+        finally:
+            self._waiting = None
+            if self._watcher is not None:
+                watcher.ref = False
 
     def close(self) -> None:
         """Let watcher and timer go; a greenlet that waits gets `OSError`. May be called again, and from any thread."""
@@ -97,36 +123,6 @@ class Channel:
     def _cancel(self, waiting: Any) -> None:
         if self._waiting is waiting:
             waiting.throw(OSError(errno.EBADF, "the socket was closed by another greenlet"))
-
-    def _wait(self, timeout_s: float | None) -> bool:
-        """True once something can be read, False if `timeout_s` passed before."""
-        watcher = self._watcher
-        if watcher is None:
-            raise OSError(errno.EBADF, "the socket is closed")
-        if self._waiting is not None:
-            raise ConcurrentObjectUseError("two greenlets read from one connection at the same time")
-        if timeout_s is None:
-            self._expires_s = _NEVER
-        else:
-            self._expires_s = expires_s = monotonic() + timeout_s
-            if expires_s < self._timer_due_s:
-                self._start_timer(timeout_s)
-        self._waiting = getcurrent()
-        watcher.ref = True
-        if not self._active:
-            self._active = True
-            watcher.start(self._on_readable)
-        try:
-            outcome = self._hub.switch()
-        finally:
-            self._waiting = None
-            if self._watcher is not None:
-                watcher.ref = False
-        if outcome is _READABLE:
-            return True
-        if outcome is _EXPIRED:
-            return False
-        raise InvalidSwitchError(f"a greenlet that reads from a connection was switched to with {outcome!r}")
 
     def _on_readable(self) -> None:
         waiting = self._waiting

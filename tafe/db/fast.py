@@ -24,7 +24,21 @@ from pymysql import connections, err
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
 from tafe.db.channel import Channel, can_carry
-from tafe.db.resultset import EOF, HEADER, NULL, WHOLE, Decoders, Shape, Shapes, length_encoded, row, rows, shapes
+from tafe.db.resultset import (
+    END_BYTES,
+    END_OF_LIST,
+    HEADER,
+    NULL,
+    WHOLE,
+    Decoders,
+    Shape,
+    Shapes,
+    length_encoded,
+    records,
+    row,
+    rows,
+    shapes,
+)
 
 # An answer of a few rows fits; the buffer is made for each one, and cut to what came.
 _FIRST_BYTES: Final = 16 * 1024
@@ -37,42 +51,53 @@ _status_and_warnings = struct.Struct("<HH").unpack_from  # of an OK
 _warnings_and_status = struct.Struct("<hh").unpack_from  # of an end of list; signed, as PyMySQL reads them
 _length = struct.Struct("<I").pack
 
-# How a packet begins that ends a list, by its number, and how long it is.
-_END_OF_LIST: Final = tuple([bytes((5, 0, 0, number, EOF)) for number in range(256)])
-_END_BYTES: Final = 9
 
+class Rows:
+    """A result set read whole, with the attributes that cursors read of PyMySQL's `MySQLResult`."""
 
-class Result:
-    """A whole answer, with the attributes that cursors read of PyMySQL's `MySQLResult`."""
-
-    __slots__ = (
-        "affected_rows",
-        "description",
-        "field_count",
-        "fields",
-        "has_next",
-        "insert_id",
-        "message",
-        "names",
-        "rows",
-        "server_status",
-        "warning_count",
-    )
-    unbuffered_active = False
+    __slots__ = ("_shape", "affected_rows", "has_next", "rows", "warning_count")
     connection = None
+    insert_id = None
+    message = None
+    server_status = None
+    unbuffered_active = False
 
-    # None for what PyMySQL leaves unset, too
-    affected_rows: int | None
-    description: tuple[Any, ...] | None
-    field_count: int
-    fields: list[Any]
-    has_next: int
-    insert_id: int | None
-    message: bytes | None
-    names: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...] | None
-    server_status: int | None
-    warning_count: int
+    def __init__(self, shape: Shape, rows: tuple[tuple[Any, ...], ...], warnings: int, status: int) -> None:
+        self._shape = shape
+        self.rows = rows
+        self.affected_rows = len(rows)
+        self.warning_count = warnings
+        self.has_next = status & _MORE_RESULTS
+
+    @property
+    def description(self) -> tuple[tuple[Any, ...], ...]:
+        return self._shape.description
+
+    @property
+    def field_count(self) -> int:
+        return len(self._shape.decoders)
+
+    @property
+    def fields(self) -> list[Any]:
+        return self._shape.fields
+
+
+class Done:
+    """The answer to a statement that returns no rows, with the same attributes."""
+
+    __slots__ = ("affected_rows", "has_next", "insert_id", "message", "server_status", "warning_count")
+    connection = None
+    description = None
+    field_count = 0
+    rows = None
+    unbuffered_active = False
+
+    def __init__(self, payload: bytes) -> None:
+        self.affected_rows, at = length_encoded(payload, 1)
+        self.insert_id, at = length_encoded(payload, at)
+        self.server_status, self.warning_count = _status_and_warnings(payload, at)
+        self.has_next = self.server_status & _MORE_RESULTS
+        self.message = payload[at + 4 :]
 
 
 class Connection(connections.Connection):
@@ -130,30 +155,33 @@ class Connection(connections.Connection):
     # Bytes
 
     def _read_bytes(self, num_bytes: int) -> bytes:
-        if self._source is not self._sock:
-            self._data, self._at, self._source = b"", 0, self._sock
-        if len(self._data) - self._at < num_bytes:
+        if self._source is not self._sock or len(self._data) - self._at < num_bytes:
             self._fill(num_bytes)
         at, self._at = self._at, self._at + num_bytes
         return self._data[at : self._at]
 
     def _fill(self, needed: int) -> None:
         """Receive until `needed` bytes lie at `_at`."""
+        if self._source is not self._sock:
+            self._data, self._at, self._source = b"", 0, self._sock
         rest = self._data[self._at :]
-        parts = [rest]
-        missing = needed - len(rest)
-        while missing > 0:
-            part = self._receive(_FURTHER_BYTES if rest else _FIRST_BYTES)
-            parts.append(part)
-            rest = part
-            missing -= len(part)
-        self._data = b"".join(parts)
+        if not rest:
+            rest = self._receive(_FIRST_BYTES)
+        if len(rest) < needed:
+            parts = [rest]
+            missing = needed - len(rest)
+            while missing > 0:
+                parts.append(self._receive(_FURTHER_BYTES))
+                missing -= len(parts[-1])
+            rest = b"".join(parts)
+        self._data = rest
         self._at = 0
 
     def _receive(self, size: int) -> bytes:
         try:
-            if self._channel is not None:
-                data = self._channel.receive(size, self._read_timeout)
+            channel = self._channel
+            if channel is not None:
+                data = channel.receive(size, self._read_timeout)
             else:
                 if self._current_timeout != self._read_timeout:
                     self._sock.settimeout(self._read_timeout)
@@ -169,7 +197,7 @@ class Connection(connections.Connection):
         if not data:
             self._force_close()
             raise err.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server during query")
-        return bytes(data)
+        return data
 
     def _write_bytes(self, data: bytes) -> None:
         channel = self._channel
@@ -208,6 +236,29 @@ class Connection(connections.Connection):
         self._write_bytes(_command_head(len(sql) + 1, command) + sql)
         self._next_seq_id = 1
 
+    def ask(self, sql: bytes) -> list[dict[str, Any]] | None:
+        """Send a statement and return the rows of its result, by column name.
+
+        None, where it has no result, several, or a long one: `_read_query_result` will then read the answer.
+        """
+        self._execute_command(COMMAND.COM_QUERY, sql)
+        if self._source is not self._sock or self._at == len(self._data):
+            self._fill(HEADER + 1)
+        data = self._data
+        shape = self._table().find(data) if self._at == 0 else None
+        if shape is None:
+            return None
+        try:
+            found = records(data, shape)
+        except BaseException:
+            self._force_close()
+            raise
+        if found is not None:
+            self._data = b""
+        return found
+
+    # Answers
+
     def _read_query_result(self, unbuffered: bool = False) -> Any:
         self._result = None
         result = None if unbuffered else self._answer()
@@ -218,38 +269,23 @@ class Connection(connections.Connection):
             self.server_status = result.server_status
         return result.affected_rows
 
-    # Answers
-
-    def _answer(self) -> Result | None:
+    def _answer(self) -> Rows | Done | None:
         """Read a whole answer; None, with nothing used, where PyMySQL shall read it."""
-        if self._source is not self._sock:
-            self._data, self._at, self._source = b"", 0, self._sock
-        if len(self._data) - self._at <= HEADER:
+        if self._source is not self._sock or len(self._data) - self._at <= HEADER:
             self._fill(HEADER + 1)
         data, at = self._data, self._at
         first = data[at + HEADER]
         if first >= NULL or data[at + 3] != self._next_seq_id:
             return None  # an error, LOAD DATA LOCAL, more than 250 columns, or out of order
-        return self._result_set() if first else self._ok()
-
-    def _ok(self) -> Result | None:
-        data, at = self._data, self._at
-        length = data[at] | data[at + 1] << 8 | data[at + 2] << 16
-        if length < 7 or length == WHOLE or len(data) - at < HEADER + length:
+        if first:
+            return self._rows()
+        end = at + HEADER + (data[at] | data[at + 1] << 8 | data[at + 2] << 16)
+        if end < at + HEADER + 7 or len(data) < end:
             return None
-        result = Result()
-        result.affected_rows, used = length_encoded(data, at + HEADER + 1)
-        result.insert_id, used = length_encoded(data, used)
-        result.server_status, result.warning_count = _status_and_warnings(data, used)
-        result.has_next = result.server_status & _MORE_RESULTS
-        result.message = data[used + 4 : at + HEADER + length]
-        result.description = result.rows = None
-        result.field_count = 0
-        result.names = ()
-        self._use(at + HEADER + length, (self._next_seq_id + 1) & 0xFF)
-        return result
+        self._use(end)
+        return Done(data[at + HEADER : end])
 
-    def _result_set(self) -> Result:
+    def _rows(self) -> Rows:
         shape = self._shape()
         decoders = shape.decoders
         found: list[tuple[Any, ...]] = []
@@ -257,59 +293,47 @@ class Connection(connections.Connection):
             data, number, before = self._data, self._next_seq_id, len(found)
             try:
                 at = rows(data, self._at, number, decoders, found)
-                number = (number + len(found) - before) & 0xFF
-                if data[at : at + HEADER + 1] == _END_OF_LIST[number] and len(data) >= at + _END_BYTES:
-                    warnings, status = _warnings_and_status(data, at + HEADER + 1)
-                    self._use(at + _END_BYTES, (number + 1) & 0xFF)
-                    break
-                self._at, self._next_seq_id = at, number
             except BaseException:
                 self._force_close()
                 raise
+            self._at, self._next_seq_id = at, (number + len(found) - before) & 0xFF
+            if data[at : at + HEADER + 1] == END_OF_LIST[self._next_seq_id] and len(data) >= at + END_BYTES:
+                self._use(at + END_BYTES)
+                return Rows(shape, tuple(found), *_warnings_and_status(data, at + HEADER + 1))
             # An error, something rare, or not all there.
-            packet = self._read_packet()  # type: ignore[no-untyped-call]
+            packet: Any = self._read_packet()  # type: ignore[no-untyped-call]
             payload = packet.get_all_data()
             if packet.is_eof_packet():
-                warnings, status = _warnings_and_status(payload, 1)
-                break
+                return Rows(shape, tuple(found), *_warnings_and_status(payload, 1))
             try:
                 found.append(row(payload, 0, len(payload), decoders))
             except BaseException:
                 self._force_close()
                 raise
-        result = Result()
-        result.affected_rows = len(found)
-        result.rows = tuple(found)
-        result.warning_count = warnings
-        result.has_next = status & _MORE_RESULTS
-        result.fields = shape.fields
-        result.field_count = len(decoders)
-        result.description = shape.description
-        result.names = shape.names
-        result.insert_id = result.server_status = result.message = None
-        return result
+
+    def _table(self) -> Shapes:
+        decoders = self._decoders
+        table = decoders.shapes
+        if table is None or table.encoding != self.encoding or table.use_unicode != self.use_unicode:
+            table = decoders.shapes = shapes(self.encoding, self.use_unicode, decoders)
+        return table
 
     def _shape(self) -> Shape:
         """Read the descriptions of the columns."""
-        decoders = self._decoders
-        known = decoders.shapes
-        if known is None or known.encoding != self.encoding or known.use_unicode != self.use_unicode:
-            known = decoders.shapes = shapes(self.encoding, self.use_unicode, decoders)
-        number = self._next_seq_id
-        data, at = self._data, self._at
-        shape = known.find(data, at) if number == 1 else None
+        data = self._data
+        table = self._table()
+        shape = table.find(data) if self._at == 0 and self._next_seq_id == 1 else None
         if shape is None:
-            return self._described(known)
-        at += shape.size
-        number = (number + 1 + len(shape.decoders)) & 0xFF
-        if data[at : at + HEADER + 1] == _END_OF_LIST[number] and len(data) >= at + _END_BYTES:
-            self._at, self._next_seq_id = at + _END_BYTES, (number + 1) & 0xFF
+            shape = self._described(table)
         else:
-            self._at, self._next_seq_id = at, number
-            self._end_of_columns()
+            self._at = shape.size
+            self._next_seq_id = (shape.first_row - 1) & 0xFF
+        if not self._read_packet().is_eof_packet():  # type: ignore[no-untyped-call]
+            self._force_close()
+            raise AssertionError("Protocol error, expecting EOF")
         return shape
 
-    def _described(self, known: Shapes) -> Shape:
+    def _described(self, table: Shapes) -> Shape:
         number = self._next_seq_id
         count = self._read_packet().get_all_data()  # type: ignore[no-untyped-call]
         columns = [self._read_packet().get_all_data() for _ in range(count[0])]  # type: ignore[no-untyped-call]
@@ -318,22 +342,15 @@ class Connection(connections.Connection):
             parts = enumerate((count, *columns), 1)
             packets = b"".join([_length(len(part) | (n & 0xFF) << 24) + part for n, part in parts])
         try:
-            shape = known.learn(tuple(columns), packets)
+            return table.learn(tuple(columns), packets)
         except BaseException:
             self._force_close()
             raise
-        self._end_of_columns()
-        return shape
 
-    def _end_of_columns(self) -> None:
-        if not self._read_packet().is_eof_packet():  # type: ignore[no-untyped-call]
-            self._force_close()
-            raise AssertionError("Protocol error, expecting EOF")
-
-    def _use(self, at: int, number: int) -> None:
-        """What lies before `at` was used."""
-        self._next_seq_id = number
-        if at == len(self._data):
+    def _use(self, end: int) -> None:
+        """A packet was read that ends at `end`."""
+        self._next_seq_id = (self._next_seq_id + 1) & 0xFF
+        if end == len(self._data):
             self._data, self._at = b"", 0
         else:
-            self._at = at
+            self._at = end

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -134,15 +135,22 @@ class MySQLConnection:
         return wire.open and wire.server_status & (_IN_TRANSACTION | _AUTOCOMMIT) == _AUTOCOMMIT
 
     def rows(self, statement: sql_.Statement, params: Sequence[Any], limit: int | None) -> list[Row]:
-        result = self._ask(statement, params)
-        if result.description is None:
-            return []
-        names = [column[0] for column in result.description]
-        rows = result.rows if limit is None else result.rows[:limit]
-        return [dict(zip(names, row, strict=False)) for row in rows]
+        text = self._bound(statement, params)
+        if not statement.is_read:
+            self._look_first()
+        try:
+            found = self._wire.records(text)
+        except pymysql.MySQLError as error:
+            raise self._translated(error) from None
+        except Exception as error:
+            raise self._unreadable(error) from error
+        return found if limit is None or len(found) <= limit else found[:limit]
 
     def execute(self, statement: sql_.Statement, params: Sequence[Any]) -> Result:
-        result = self._ask(statement, params)
+        text = self._bound(statement, params)
+        if not statement.is_read:
+            self._look_first()
+        result = self._run(text)
         return Result(result.affected_rows or 0, result.insert_id or 0)
 
     def execute_many(self, statement: sql_.Statement, rows: Iterable[Sequence[Any]]) -> int:
@@ -178,12 +186,10 @@ class MySQLConnection:
         self._wire.drop()
         gone()
 
-    def _ask(self, statement: sql_.Statement, params: Sequence[Any]) -> Any:
-        text = self._bound(statement, params)
-        # A read may be repeated afterwards; anything else only if it is known not to have been sent, so look first.
-        if not statement.is_read and self._wire.peer_has_closed():
+    def _look_first(self) -> None:
+        # A read may be repeated afterwards; anything else only if it is known not to have been sent.
+        if self._wire.peer_has_closed():
             raise self._lost("the connection was lost while it was idle", sent=False)
-        return self._run(text)
 
     def _run(self, text: bytes) -> Any:
         try:
@@ -191,13 +197,13 @@ class MySQLConnection:
         except pymysql.MySQLError as error:
             raise self._translated(error) from None
         except Exception as error:
-            raise self._lost(f"the server's answer could not be read ({type(error).__name__})", sent=True) from error
+            raise self._unreadable(error) from error
 
     def _bound(self, statement: sql_.Statement, params: Sequence[Any]) -> bytes:
         return self._encoded(statement.text % self._literals(params) if params else statement.text)
 
     def _literals(self, params: Sequence[Any]) -> tuple[str, ...]:
-        return tuple([self._literal(value, position) for position, value in enumerate(params, 1)])
+        return tuple(map(self._literal, params, itertools.count(1)))
 
     def _literal(self, value: Any, position: int) -> str:
         kind = value.__class__
@@ -206,7 +212,7 @@ class MySQLConnection:
         if kind not in _SENDABLE:
             value = _as_base(value, position)
         try:
-            return self._wire.escape(value)
+            return str(value) if kind is int else self._wire.escape(value)
         except (pymysql.MySQLError, TypeError, ValueError) as error:
             raise QueryError(f"parameter {position} cannot be sent to the database: {error}") from None
 
@@ -216,6 +222,9 @@ class MySQLConnection:
         except UnicodeEncodeError as error:
             problem = f"a character cannot be sent in {error.encoding}: {error.reason}"
             raise QueryError(problem) from None
+
+    def _unreadable(self, error: Exception) -> ConnectionLost:
+        return self._lost(f"the server's answer could not be read ({type(error).__name__})", sent=True)
 
     def _lost(self, why: str, *, sent: bool, timed_out: bool = False) -> ConnectionLost:
         return ConnectionLost(f"database {self._name} is unavailable", detail=why, sent=sent, timed_out=timed_out)

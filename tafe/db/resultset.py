@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from pymysql import converters
 from pymysql.connections import TEXT_TYPES
-from pymysql.constants import FIELD_TYPE
+from pymysql.constants import FIELD_TYPE, SERVER_STATUS
 from pymysql.protocol import FieldDescriptorPacket
 
 Decoder = Callable[[bytes], Any]
@@ -31,8 +31,12 @@ Decoder = Callable[[bytes], Any]
 HEADER: Final = 4  # bytes before each packet: its length in three, its number in one
 WHOLE: Final = 0xFFFFFF  # a packet of this length goes on in the next one
 EOF: Final = 0xFE  # first byte of a packet of less than 9 bytes that ends a list
+END_BYTES: Final = 9  # such a packet's
+# How it begins, by its number.
+END_OF_LIST: Final = tuple([bytes((5, 0, 0, number, EOF)) for number in range(256)])
 ERROR: Final = 0xFF
 NULL: Final = 0xFB  # in place of a length; above it are lengths in more bytes
+_MORE_RESULTS: Final = SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
 _BINARY: Final = 63  # the character set of columns that hold bytes
 
 # Statements of an application number in the hundreds; see sql.py. Descriptions of more shapes than that come from names
@@ -47,15 +51,18 @@ _ALIKE: Final = 8
 class Shape:
     """What is known of results whose columns are described by the same bytes."""
 
-    __slots__ = ("decoders", "description", "fields", "names", "packets", "size")
+    __slots__ = ("columns", "decoders", "description", "fields", "first_row", "names", "packets", "rows_at", "size")
 
     def __init__(self, fields: list[Any], decoders: tuple[Decoder, ...]) -> None:
         self.fields = fields
         self.description = tuple([field.description() for field in fields])
         self.names = tuple([field.name for field in fields])
         self.decoders = decoders
+        self.columns = tuple(zip(self.names, decoders, strict=True))
+        self.first_row = (len(fields) + 3) & 0xFF  # its packet's number: a count, the columns and an end come before it
         self.packets = b""  # column count and columns as received in a first result, headers included; empty until then
         self.size = 0
+        self.rows_at = 0  # where the first row begins behind them
 
 
 class Shapes:
@@ -69,13 +76,12 @@ class Shapes:
         # By the count of columns and the first one, which lie at a place that is found without a loop.
         self._by_first: dict[bytes, list[Shape]] = {}
 
-    def find(self, data: bytes, at: int) -> Shape | None:
-        """Return the shape described from packet 1 on, which begins at `at`; None: not known, or not all there."""
-        if len(data) < at + 6:
-            return None
-        for shape in self._by_first.get(data[at : at + 9 + data[at + 5]], ()):
-            if data[at : at + shape.size] == shape.packets:
-                return shape
+    def find(self, data: bytes) -> Shape | None:
+        """Return the shape described by the packets 1 and up, with which `data` begins; None: not known, or not all."""
+        if len(data) > 5:
+            for shape in self._by_first.get(data[: 9 + data[5]], ()):
+                if data[: shape.size] == shape.packets:
+                    return shape
         return None
 
     def learn(self, columns: tuple[bytes, ...], packets: bytes) -> Shape:
@@ -91,6 +97,7 @@ class Shapes:
         if packets:
             shape.packets = packets
             shape.size = len(packets)
+            shape.rows_at = shape.size + END_BYTES
             alike = self._by_first.setdefault(packets[: 9 + packets[5]], [])
             if shape not in alike:
                 del alike[_ALIKE - 1 :]
@@ -245,18 +252,18 @@ def row(data: bytes, at: int, end: int, decoders: tuple[Decoder, ...]) -> tuple[
             break
         length = data[at]
         if length < NULL:
-            at += 1
+            start = at + 1
         else:
-            known, at = length_encoded(data, at)
+            known, start = length_encoded(data, at)
             if known is None:
                 values.append(None)
+                at = start
                 continue
             length = known
-        start = at
-        at += length
+        at = start + length
         values.append(decode(data[start:at]))
     if at > end:
-        raise AssertionError(f"a value ends {at - end} bytes behind its row")
+        raise _too_long(at - end)
     return tuple(values)
 
 
@@ -278,3 +285,50 @@ def rows(data: bytes, at: int, number: int, decoders: tuple[Decoder, ...], into:
         number = (number + 1) & 0xFF
         at = end
     return at
+
+
+def records(data: bytes, shape: Shape) -> list[dict[str, Any]] | None:
+    """The rows, by column name, of a first result that begins with `shape`; None if `data` is anything but all of it.
+
+    `data` is less than 16 MiB. Of columns with the same name the last one counts.
+    """
+    size = len(data)
+    at = shape.rows_at
+    if data[-END_BYTES] != 5 or data[-5] != EOF or data[shape.size : at - 4] != END_OF_LIST[shape.first_row - 1]:
+        return None  # the likely ends first, before any work is done
+    number = shape.first_row
+    columns = shape.columns
+    found: list[dict[str, Any]] = []
+    while at + END_BYTES < size:
+        end = at + 4 + (data[at] | data[at + 1] << 8 | data[at + 2] << 16)
+        first = data[at + 4]
+        if data[at + 3] != number or end > size or first == ERROR or (first == EOF and end - at < 13):
+            return None
+        at += 4
+        record: dict[str, Any] = {}
+        for name, decode in columns:
+            if at >= end:
+                return None
+            length = data[at]
+            if length < NULL:
+                start = at + 1
+            else:
+                known, start = length_encoded(data, at)
+                if known is None:
+                    record[name] = None
+                    at = start
+                    continue
+                length = known
+            at = start + length
+            record[name] = decode(data[start:at])
+        if at != end:
+            return None  # not as many values as columns: the caller's rare case
+        found.append(record)
+        number = (number + 1) & 0xFF
+    if at + END_BYTES != size or data[at : at + 5] != END_OF_LIST[number] or data[-2] & _MORE_RESULTS:
+        return None
+    return found
+
+
+def _too_long(count: int) -> AssertionError:
+    return AssertionError(f"a value ends {count} bytes behind its row")

@@ -80,6 +80,14 @@ class Wire(connections.Connection):
     def run(self, text: bytes) -> Any:
         """Send a statement, read all it answers, return the first result (`connections.MySQLResult` or its like)."""
         self.query(text)
+        return self._rest()
+
+    def records(self, text: bytes) -> list[dict[str, Any]]:
+        """Send a statement, read all it answers, return the rows of the first result, if it has any, as dicts."""
+        return _as_dicts(self.run(text))
+
+    def _rest(self) -> Any:
+        """Read the further results; return the first one."""
         result = self._result
         while self._result.has_next:
             self.next_result()
@@ -99,6 +107,13 @@ class Wire(connections.Connection):
     def drop(self) -> None:
         """Close the socket without saying goodbye."""
         self._force_close()
+
+
+def _as_dicts(result: Any) -> list[dict[str, Any]]:
+    if result.description is None:
+        return []
+    names = [column[0] for column in result.description]
+    return [dict(zip(names, row, strict=False)) for row in result.rows]
 
 
 def wire_class(reader: str) -> type[Wire]:
@@ -125,6 +140,13 @@ def _fast_wire() -> type[Wire]:
 
     class FastWire(Wire, fast.Connection):
         """The same, reading as fast.py does."""
+
+        def records(self, text: bytes) -> list[dict[str, Any]]:
+            found = self.ask(text)
+            if found is None:
+                self.next_result()
+                found = _as_dicts(self._rest())
+            return found
 
         def peer_has_closed(self) -> bool:
             return self.unread or super().peer_has_closed()

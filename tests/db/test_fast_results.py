@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pymysql import connections, converters, cursors, err
 from pymysql.constants import FIELD_TYPE
 
-from tafe.db import fast, resultset
+from tafe.db import fast, resultset, wire
 from tests.db import protocol
 
 BINARY, UTF8MB4 = 63, 45
@@ -115,6 +115,16 @@ def test_every_answer_is_told_as_pymysql_tells_it(
     expected = told(connections.Connection, data, [], cursor_class, **known)
     for _ in range(2):  # the columns are new the first time, known the second
         assert repr(told(fast.Connection, data, cuts, cursor_class, **known)) == repr(expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=results(), cuts=st.lists(st.integers(1, 2000), max_size=3))
+def test_the_pool_s_way_to_rows_gives_the_same_rows(data: bytes, cuts: list[int]) -> None:
+    expected = outcome(protocol.logged_in(wire.Wire, protocol.Replay(data)).records, b"SELECT")
+    for _ in range(2):  # the columns are new the first time, known the second
+        connection = protocol.logged_in(wire.wire_class("fast"), protocol.Replay(data, cuts))
+        assert repr(outcome(connection.records, b"SELECT")) == repr(expected)
+        assert not connection.unread
 
 
 @settings(max_examples=100, deadline=None)
@@ -232,7 +242,7 @@ def test_names_that_are_made_up_each_time_do_not_fill_memory() -> None:
     )
     for index in range(1500):
         connection.query("SELECT")
-        assert connection._result.names == (f"unique {index} 0",)
+        assert connection._result.description[0][0] == f"unique {index} 0"
     table = connection.decoders.shapes
     assert len(table._by_columns) <= 512
     assert len(table._by_first) <= 512
