@@ -160,6 +160,11 @@ class Children:
             child.kill_s = min(child.kill_s or float("inf"), time.monotonic() + kill_after_s)
         os.kill(child.pid, number)  # it is ours until it is reaped, so the process id cannot be another's
 
+    def pass_on(self, number: signal.Signals) -> None:
+        """Send every worker a signal that does not end it."""
+        for child in self:
+            os.kill(child.pid, number)
+
     def tell_all(self, number: signal.Signals, kill_after_s: float) -> None:
         """Tell every worker."""
         for child in self:

@@ -96,6 +96,7 @@ def serve(**given: Any) -> int:
         raise UsageError("no application was named", allowed="MODULE:APP", try_="tafe serve apps.hello:app")
     load.find(load.parse(resolved.settings.app))
     _make_writable(resolved)
+    _try_access_log(resolved)
     from tafe.master import Master
 
     return Master(resolved, lambda: _settle(given)).run()
@@ -173,6 +174,24 @@ def _make_writable(resolved: Resolved) -> None:
             allowed="a directory that may be written to",
             try_=f"tafe serve --profile-dir DIR {resolved.settings.app}, or --no-profile",
         )
+
+
+def _try_access_log(resolved: Resolved) -> None:
+    """Say now if the access log cannot be written to."""
+    target = resolved.settings.access_log
+    if not target:
+        return
+    from tafe.log_writer import try_target
+
+    try:
+        try_target(target)
+    except OSError as error:
+        raise UsageError(
+            f"--access-log: cannot write to {target}: {error.strerror}",
+            set_by=resolved.origins["access_log"],
+            allowed="a file that may be appended to, - for standard output, or fd:N",
+            try_=f"tafe serve --access-log - {resolved.settings.app}",
+        ) from None
 
 
 def _translate(error: click.ClickException) -> UsageError:

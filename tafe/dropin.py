@@ -3,7 +3,7 @@
 | argument | here |
 | --- | --- |
 | `spawn` | a number, or a `gevent.pool.Pool`: that many requests run at once, further ones wait their turn (pywsgi counts connections); `gevent.spawn` and `spawn_raw`: what is done anyway |
-| `log` | an object with `write`, or a logger: a line a request, as pywsgi writes it; by default none, for a log that nobody asked for would block the hub on a full pipe |
+| `log` | an object with `write`, or a logger: a line a request, as pywsgi writes it; an `AccessLog`, which pywsgi has not, never blocks the hub; by default none |
 | `error_log` | an object with `write`, `writelines` and `flush`, or a logger: `wsgi.errors` |
 | `handler_class` | a subclass of `WSGIHandler` that overrides no method; there are no handlers here, so anything else is an error |
 | TLS | see `tls.py` |
@@ -20,6 +20,9 @@ from typing import Any, Final
 import gevent
 from gevent.pool import Pool
 
+from tafe.access_format import CLIENT_LEFT
+from tafe.access_log import AccessLog, Timed
+from tafe.body import ClientGone
 from tafe.errors import UsageError
 from tafe.wsgi import Exchange
 
@@ -30,33 +33,58 @@ _PLAIN_SPAWNS: Final = ("default", gevent.spawn, gevent.spawn_raw, gevent.Greenl
 
 
 class LoggedExchange(Exchange):
-    """An exchange that leaves a line in `server.log` (a `write` of text), as pywsgi's `format_request` makes it."""
+    """An exchange that `server.log` is told of when it is over."""
+
+    begun_s: float
+    fault = ""
 
     def run(self) -> None:
-        """Answer, then log; a log that fails is switched off."""
+        """Answer, then tell the log."""
         self.plain = False  # the quick way does not count what it sends
-        begun_s = time.perf_counter()
+        self.begun_s = time.monotonic()
         server = self.connection.server  # the connection may be closed when the answer was sent
-        who = self.connection.remote_addr or "-"
         super().run()
-        if server.log is None:
-            return
-        took_s = time.perf_counter() - begun_s
-        environ = self.environ
-        asked = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}"
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        try:
-            server.log.write(
-                f'{who} - - [{now}] "{asked}" {self.status or "000"} {self.body_bytes or "-"} {took_s:.6f}\n'
-            )
-        except Exception:  # noqa: BLE001 - whatever the log raised, requests go on without it
-            server.drop_log()
+        if self.no_body:
+            self.body_bytes = 0
+        elif self._declared >= 0:
+            self.body_bytes = min(self.body_bytes, self._declared)  # what was too much was cut
+        if isinstance(server.log, AccessLog):
+            server.log.answered(self)
+        elif server.log is not None:
+            write_line(self)
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, ClientGone):
+            self.fault = "the client left"
+            if not self.body_bytes:
+                self.status = CLIENT_LEFT
+        elif self.started:
+            self.fault = "the answer broke off"
+        super()._fail(error)
+
+
+def write_line(exchange: Timed) -> None:
+    """A line a request for `server.log`, as pywsgi's `format_request` makes it; a log that fails is switched off."""
+    server = exchange.connection.server
+    environ = exchange.environ
+    took_s = time.monotonic() - exchange.begun_s
+    asked = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}"
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        server.log.write(
+            f'{exchange.connection.remote_addr or "-"} - - [{now}] "{asked}" {exchange.status or "000"} '
+            f"{exchange.body_bytes or '-'} {took_s:.6f}\n"
+        )
+    except Exception:  # noqa: BLE001 - whatever the log raised, requests go on without it
+        server.drop_log()
 
 
 def text_log(log: Any, *, errors: bool) -> Any:
-    """`log` as something with `write`: itself, or a logger wrapped as pywsgi wraps it."""
+    """`log` as something with `write`: itself, or a logger wrapped as pywsgi wraps it. An `AccessLog` is one itself."""
     if log == "default":
         return sys.stderr
+    if isinstance(log, AccessLog) and not errors:
+        return log
     if not hasattr(log, "write") and hasattr(log, "log"):
         from gevent.pywsgi import LoggingLogAdapter  # only who passes a logger pays for the import
 

@@ -162,7 +162,8 @@ class Master(Arbiter):
         self.log.info("%d workers from now on", self.num_workers)
 
     def handle_usr1(self) -> None:
-        """Nothing: the log goes to standard error, so there is no file to reopen."""
+        """Have the workers reopen the access log. The server's own goes to standard error, which is no file of ours."""
+        self._children.pass_on(signal.SIGUSR1)
 
     def handle_usr2(self) -> None:
         """Refused: no upgrade in place."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tafe import values
+from tafe.access_format import FORMATS
 from tafe.limits import KIB, MIB, UNDERSCORES, Limits
 from tafe.values import Kind
 
@@ -184,6 +185,16 @@ class Settings:
         "Code that holds the hub for longer than this is reported.",
         "ten requests of a millisecond wait behind it",
         low=0.001, high=1,
+    )  # fmt: skip
+    access_log: str = _row(
+        "files", values.OUTPUT, "",
+        "Write a line a request to this file; SIGUSR1 to the server has it opened anew.",
+        "off: a balancer in front has the same lines",
+    )  # fmt: skip
+    access_log_format: str = _row(
+        "files", values.one_of(FORMATS), "json",
+        "How a request is written: a JSON object a line, or the combined format of other servers.",
+        "programs read it, and it has the request's id and duration",
     )  # fmt: skip
     reload: bool = _row(
         "development", values.SWITCH, False,

@@ -30,6 +30,7 @@ MAPPED: dict[str, str] = {
     "limit_request_fields": "header_count",
     "worker_connections": "connections",
     "forwarded_allow_ips": "trusted_proxies",
+    "accesslog": "access_log",
 }
 
 # Obeyed by gunicorn's arbiter and its worker base class; nothing for us to do.
@@ -96,8 +97,8 @@ REFUSED: dict[str, str] = {
     "preload_app": "the application would be loaded before sockets and threads are patched, and would block the hub",
     "reload": "it belongs to the arbiter: tafe serve --reload",
     "spew": "it traces every line and so hides what the profiler measures",
-    "accesslog": "there is no access log: the balancer's has every request, and the profiler's report the times",
-    "statsd_host": "there is no access log to count from",
+    "access_log_format": "the formats are combined and, with TAFE_ACCESS_LOG_FORMAT=json, JSON",
+    "statsd_host": "gunicorn counts where it writes its access log, and ours is written elsewhere",
     "pre_request": "there is no gunicorn request object to give to it: use a WSGI middleware",
     "post_request": "there is no gunicorn request object to give to it: use a WSGI middleware",
     "worker_abort": "a worker that is aborted writes its stack and ends at once",
@@ -124,7 +125,6 @@ IRRELEVANT: frozenset[str] = frozenset(
         # of settings refused above
         "reload_engine",
         "reload_extra_files",
-        "access_log_format",
         "disable_redirect_access_to_syslog",
         "dogstatsd_tags",
         "statsd_prefix",
@@ -184,7 +184,7 @@ def check_settings(cfg: Any, log: Any) -> None:
 
 def settings_of(cfg: Any) -> Settings:
     """Our settings under gunicorn's arbiter."""
-    settings = resolve({}, os.environ).settings
+    resolved = resolve({}, os.environ)
     changed: dict[str, Any] = {}
     for setting in KNOWN_SETTINGS:
         value = cfg.settings[setting.name].get()
@@ -194,7 +194,9 @@ def settings_of(cfg: Any) -> Settings:
             ours = next(row for row in TABLE if row.attribute == MAPPED[setting.name])
             # gunicorn's 0 lifts a limit; ours have a highest value instead
             changed[ours.attribute] = value if value or ours.low == 0 else int(ours.high or 0)
-    return dataclasses.replace(settings, **changed)
+    if changed.get("access_log") and resolved.origins["access_log_format"] == "default":
+        changed["access_log_format"] = "combined"  # what gunicorn's option gives everywhere else
+    return dataclasses.replace(resolved.settings, **changed)
 
 
 def _trusted_proxies(allowed: list[str]) -> tuple[str, ...]:

@@ -54,6 +54,14 @@ def read_prefix(raw: Any) -> str:
     return text
 
 
+def read_output(raw: Any) -> str:
+    """A path, `-` for standard output, fd:N; or nothing."""
+    text = read_any_text(raw)
+    if text.startswith("fd:") and not text.removeprefix("fd:").isdecimal():
+        raise ValueError("names no descriptor's number after fd:")
+    return text
+
+
 def read_number(raw: Any) -> int:
     """A whole number."""
     if isinstance(raw, int) and not isinstance(raw, bool):
@@ -202,6 +210,7 @@ def _show_list(texts: tuple[str, ...]) -> str:
 TEXT = Kind("TEXT", read_text, _quote, str)
 PATH = Kind("PATH", read_any_text, _quote, str)
 PREFIX = Kind("PREFIX", read_prefix, _quote, str, "/PATH/, or empty to switch it off")
+OUTPUT = Kind("PATH", read_output, _quote, str, "a path, - for standard output, fd:N, or empty to switch it off")
 NUMBER = Kind("N", read_number, str, str)
 DURATION = Kind("TIME", read_duration, lambda value: _quote(show_duration(value)), show_duration)
 SIZE = Kind("SIZE", read_size, lambda value: _quote(show_size(value)), show_size)

@@ -31,6 +31,7 @@ from gevent.socket import socket as gevent_socket
 from gunicorn.workers.base import Worker
 
 from tafe import health, lifecycle, load
+from tafe.access_log import AccessLog
 from tafe.errors import UsageError
 from tafe.lifecycle import State
 from tafe.listeners import refuse_newcomers
@@ -63,6 +64,7 @@ class TafeWorker(Worker):
     board: Scoreboard | None = None
     sockets: list[Any]
     _profiling: Any = None  # the module, if it is on
+    _access_log: AccessLog | None = None
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -111,6 +113,7 @@ class TafeWorker(Worker):
         self._accepts = False
         self._take_signals_while_serving()
         observer = self._start_profiler()
+        self._access_log = self._open_access_log()
         application = health.with_health(self.wsgi, self.settings.health_path, self._lacking)
         starting = health.with_health(health.unavailable, self.settings.health_path, self._lacking)
         environ = {"wsgi.multiprocess": self.cfg.workers > 1}
@@ -119,6 +122,7 @@ class TafeWorker(Worker):
                 listener,
                 application if self._readiness.started else starting,
                 environ=environ,
+                log=self._access_log,
                 limits=self.settings.limits,
                 trusted_peers=self.settings.trusted_peers,
                 observer=observer,
@@ -146,6 +150,15 @@ class TafeWorker(Worker):
         self._profiling = profiling
         try:
             return profiling.start(directory, self.settings.slow_slice_s * 1000)
+        except UsageError as error:
+            self._fail(str(error))
+
+    def _open_access_log(self) -> AccessLog | None:
+        settings = self.settings
+        if not settings.access_log:
+            return None
+        try:
+            return AccessLog(settings.access_log, settings.access_log_format, settings.trusted_peers)
         except UsageError as error:
             self._fail(str(error))
 
@@ -269,7 +282,7 @@ class TafeWorker(Worker):
         return self._quick.is_set() or time.monotonic() > self._deadline_s
 
     def _finish(self) -> None:
-        """Cut what is left, then stop hooks, resources and the profiler, in this order."""
+        """Cut what is left, then stop hooks, resources, the access log and the profiler, in this order."""
         for server in self._servers:
             if server.in_flight:
                 _log.warning("worker %d stops with %d requests in flight", self.pid, server.in_flight)
@@ -285,6 +298,8 @@ class TafeWorker(Worker):
             except Exception:  # noqa: BLE001  the rest has to be closed whatever the application does
                 _log.exception("the stop hooks failed")
         self._readiness.stop()
+        if self._access_log is not None:
+            self._access_log.close()
         if self._profiling is not None:
             self._profiling.stop()
         self._go_on(State.STOPPED, [])
@@ -316,8 +331,14 @@ class TafeWorker(Worker):
             gevent.signal_handler(signal.SIGTERM, self._told.set),
             gevent.signal_handler(signal.SIGINT, self._stop_quickly),
             gevent.signal_handler(signal.SIGQUIT, self._stop_quickly),
-            gevent.signal_handler(signal.SIGUSR1, self.log.reopen_files),  # gunicorn's: logs were rotated
+            gevent.signal_handler(signal.SIGUSR1, self._reopen_logs),
         ]
+
+    def _reopen_logs(self) -> None:
+        """The files were renamed."""
+        self.log.reopen_files()
+        if self._access_log is not None:
+            self._access_log.reopen()
 
     def _stop_quickly(self) -> None:
         self.cfg.worker_int(self)  # gunicorn's hook

@@ -34,10 +34,10 @@ LAYERS = (
     {"wsgi", "transport"},
     {"body"},
     {"http1"},
-    {"load", "resolve", "listeners", "scoreboard", "generations", "greenlets", "deadlines"},
-    {"states", "turns", "files", "tracebacks"},
+    {"access_log", "load", "resolve", "listeners", "scoreboard", "generations", "greenlets", "deadlines", "shared"},
+    {"states", "turns", "files", "tracebacks", "log_writer", "keeping"},
     {"settings"},
-    {"values", "limits", "lifecycle"},
+    {"values", "limits", "lifecycle", "access_format"},
     {"errors"},
 )
 # What an application imports, and what each part of that may import besides itself.
