@@ -47,6 +47,10 @@ class Entry:
             and (self.up_to_ms is None or site["busy_ms"]["max"] <= self.up_to_ms)
         )
 
+    def expired(self, today: date) -> bool:
+        """Whether its last day is over."""
+        return today > self.expires
+
 
 @dataclass(frozen=True)
 class AllowList:
@@ -54,14 +58,20 @@ class AllowList:
 
     entries: Sequence[Entry] = ()
 
-    def allows(self, site: dict[str, Any], today: date) -> bool:
-        """Whether an entry that has not expired is about this site."""
-        return any(entry.covers(site) and today <= entry.expires for entry in self.entries)
-
-    def expired(self, site: dict[str, Any], today: date) -> Entry | None:
-        """The entry that would have allowed this site, had it not expired; None if there is none."""
-        about = [entry for entry in self.entries if entry.covers(site) and today > entry.expires]
+    def covering(self, site: dict[str, Any]) -> Entry | None:
+        """Of the entries about this site the one that ends last; None if there is none."""
+        about = [entry for entry in self.entries if entry.covers(site)]
         return max(about, key=lambda entry: entry.expires, default=None)
+
+    def mark(self, sites: Sequence[dict[str, Any]], today: date) -> None:
+        """Give each site of a report its `allowed`: None, or until when, whether that is over, and why."""
+        for site in sites:
+            entry = self.covering(site)
+            site["allowed"] = entry and {
+                "until": entry.expires.isoformat(),
+                "expired": entry.expired(today),
+                "reason": entry.reason,
+            }
 
 
 def load(path: str | os.PathLike[str]) -> AllowList:

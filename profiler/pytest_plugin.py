@@ -30,7 +30,6 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from datetime import date
 
     from profiler.allow import AllowList
 
@@ -164,13 +163,11 @@ def _begin_slice() -> None:
 
 def _told(sites: list[dict[str, Any]], limit: _Limit, allowed: AllowList | None) -> str:
     """What to say of those sites that the test answers for; "" if there are none."""
-    today = datetime.now(UTC).astimezone().date()
-    told = [
-        line
-        for site in sites
-        if _counts(site, limit) and not (allowed and allowed.allows(site, today))
-        for line in _site(site, allowed, today)
-    ]
+    from profiler.allow import AllowList
+
+    mine = [site for site in sites if _counts(site, limit)]
+    (allowed or AllowList()).mark(mine, datetime.now(UTC).astimezone().date())
+    told = [line for site in mine if not site["allowed"] or site["allowed"]["expired"] for line in _site(site)]
     return "\n".join([f"gevent's hub was blocked for {limit.ms:g} ms or more by", *told]) if told else ""
 
 
@@ -181,8 +178,8 @@ def _counts(site: dict[str, Any], limit: _Limit) -> bool:
     return not in_body or (limit.own_body and not site["library"])
 
 
-def _site(site: dict[str, Any], allowed: AllowList | None, today: date) -> list[str]:
-    from profiler.render.text import short_path
+def _site(site: dict[str, Any]) -> list[str]:
+    from profiler.render.text import allowed_text, short_path
 
     longest, times = f"{site['busy_ms']['max']:.1f} ms", site["count"]
     lasted = longest if times == 1 else f"{times} times, at most {longest}"
@@ -191,7 +188,6 @@ def _site(site: dict[str, Any], allowed: AllowList | None, today: date) -> list[
     if site["source"]:
         lines.append(f"      {site['source']}")
     lines.append(f"    -> {site['advice']}")
-    expired = allowed and allowed.expired(site, today)
-    if expired:
-        lines.append(f"    it was allowed until {expired.expires}, which is over: {expired.reason}")
+    if site["allowed"]:
+        lines.append(f"    {allowed_text(site['allowed'])}")
     return lines

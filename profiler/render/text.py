@@ -85,7 +85,16 @@ def _site(number: int, site: dict[str, Any]) -> list[str]:
     lines.append(f"   {_many(site['count'], 'time')}, each {each}; in {_short(site['routes'])}")
     if site["victims"]:
         lines.append(f"   delayed {_many(site['victims'], 'request')} by {_ms(site['harm_ms'])} in all")
-    return [*lines, *_wrap(f"-> {site['advice']}", "   ", "      ")]
+    lines += _wrap(f"-> {site['advice']}", "   ", "      ")
+    allowed = site.get("allowed")
+    return [*lines, *_wrap(allowed_text(allowed), "   ", "      ")] if allowed else lines
+
+
+def allowed_text(allowed: dict[str, Any]) -> str:
+    """What an allow list says of a site (profiler/allow.py), in a sentence."""
+    if allowed["expired"]:
+        return f"it was allowed until {allowed['until']}, which is over: {allowed['reason']}"
+    return f"it is allowed until {allowed['until']}: {allowed['reason']}"
 
 
 def _routes(report: dict[str, Any]) -> list[str]:

@@ -9,8 +9,10 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import NoReturn
 
+from profiler.allow import load
 from profiler.errors import ProfilerError
 from profiler.render import json, text
 from profiler.report.build import SCHEMA, Report, build
@@ -27,17 +29,19 @@ def run(
     format: str = "text",  # noqa: A002 - the option's name
     output: str | None = None,
     since: str | None = None,
+    allow: str | None = None,
 ) -> int:
     """Print the report of these directories, or write it to the file `output`; returns the exit status, 0.
 
     `since`: leave out what was written before, a duration (`15m`, `2h`, `7d`) or an ISO 8601 moment; figures are
-    of up to ten seconds before they were written.
+    of up to ten seconds before they were written. `allow`: mark what this allow list (profiler/allow.py) accepts.
     Raises ProfilerError for a directory that is missing or holds no profile (since then), an unknown format or
-    `since`, a file that cannot be written.
+    `since`, an allow list that is none, a file that cannot be written.
     """
     render = FORMATS.get(format)
     if render is None:
         raise ProfilerError(f"{format!r} is not a format", f"use {' or '.join(FORMATS)}")
+    allowed = None if allow is None else load(allow)
     profile = read(directories, 0.0 if since is None else moment_of(since, time.time()))
     if profile.skipped:
         files = "1 file" if len(profile.skipped) == 1 else f"{len(profile.skipped)} files"
@@ -46,7 +50,10 @@ def run(
     if profile.unreadable:
         lines = "1 line" if profile.unreadable == 1 else f"{profile.unreadable} lines"
         print(f"profiler: {lines} could not be read (a worker that was killed leaves one)", file=sys.stderr)  # noqa: T201
-    shown = render(build(profile))
+    report = build(profile)
+    if allowed is not None:
+        allowed.mark(report["sites"], datetime.now(UTC).astimezone().date())
+    shown = render(report)
     if output is None:
         sys.stdout.write(shown)
         return 0
@@ -59,7 +66,7 @@ def run(
 
 
 def main(argv: list[str]) -> int:
-    """`report DIR... [--since DURATION|MOMENT] [--format text|json] [-o FILE]`; returns the exit status.
+    """`report DIR... [--since DURATION|MOMENT] [--allow FILE] [--format text|json] [-o FILE]`; returns the exit status.
 
     2 for what cannot be done.
     """
@@ -68,11 +75,12 @@ def main(argv: list[str]) -> int:
     report = commands.add_parser("report", help="show the profiles in these directories together")
     report.add_argument("directories", nargs="+", metavar="DIR")
     report.add_argument("--since", metavar="DURATION|MOMENT", help="leave out what is older: 15m, 2h, 7d, or ISO 8601")
+    report.add_argument("--allow", metavar="FILE", help="mark what this allow list accepts, as tests do with it")
     report.add_argument("--format", default="text", metavar="|".join(FORMATS))
     report.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
     try:
         given = parser.parse_args(argv)
-        return run(given.directories, given.format, given.output, given.since)
+        return run(given.directories, given.format, given.output, given.since, given.allow)
     except ProfilerError as error:
         print(f"profiler: {error}", file=sys.stderr)  # noqa: T201 - a command
         return error.exit_status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from profiler.allow import AllowList, Entry, load
 from profiler.errors import ProfilerError
+from profiler.report import main
 
+EXAMPLE = Path(__file__).with_name("data") / "two_workers"
 DAY = date(2026, 6, 30)
 ENTRY = Entry("app/export.py", "write_sheet", "no streaming writer yet", DAY)
 
@@ -43,17 +46,18 @@ def test_an_entry_may_be_narrowed_to_a_cause_and_a_length(limits: dict[str, Any]
     assert Entry("app/export.py", "write_sheet", "why", DAY, **limits).covers(site()) is covered
 
 
-def test_an_entry_allows_to_the_end_of_its_last_day_and_is_known_to_have_expired_after() -> None:
+def test_an_entry_allows_to_the_end_of_its_last_day_and_then_says_that_it_is_over() -> None:
     listed = AllowList([ENTRY])
-    assert (listed.allows(site(), DAY), listed.expired(site(), DAY)) == (True, None)
-    after = date(2026, 7, 1)
-    assert (listed.allows(site(), after), listed.expired(site(), after)) == (False, ENTRY)
-    assert listed.expired(site(function="other"), after) is None
+    for today, expired in ((DAY, False), (date(2026, 7, 1), True)):
+        sites = [site(), site(function="other")]
+        listed.mark(sites, today)
+        said = {"until": "2026-06-30", "expired": expired, "reason": "no streaming writer yet"}
+        assert [one["allowed"] for one in sites] == [said, None]
 
 
-def test_of_several_entries_one_that_has_not_expired_is_enough() -> None:
+def test_of_several_entries_the_one_that_ends_last_counts() -> None:
     earlier = Entry(ENTRY.file, ENTRY.function, "was", date(2026, 1, 1))
-    assert AllowList([earlier, ENTRY]).allows(site(), DAY)
+    assert AllowList([earlier, ENTRY, earlier]).covering(site()) is ENTRY
 
 
 def test_a_file_is_read_to_its_entries(tmp_path: Path) -> None:
@@ -98,3 +102,26 @@ def test_a_file_that_is_no_allow_list_is_refused_with_the_place(tmp_path: Path, 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ProfilerError, match=r"cannot read the allow list '.*missing.toml': No such file or directory"):
         load(tmp_path / "missing.toml")
+
+
+def test_a_report_marks_what_is_allowed_and_what_no_longer_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "stalls.toml"
+    entries = [
+        f'[[allow]]\nfile = "{file}"\nfunction = "{function}"\nreason = "{reason}"\nexpires = {expires}\n'
+        for file, function, reason, expires in [
+            ("shop/prices.py", "fetch_rate", "known since spring", "9999-12-31"),
+            ("shop/ranking.py", "score", "once", "2020-01-01"),
+        ]
+    ]
+    path.write_text("".join(entries))
+    assert main(["report", str(EXAMPLE), "--allow", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "   it is allowed until 9999-12-31: known since spring\n" in shown
+    assert "   it was allowed until 2020-01-01, which is over: once\n" in shown
+    assert main(["report", str(EXAMPLE), "--allow", str(path), "--format", "json"]) == 0
+    marks = {site["function"]: site["allowed"] for site in json.loads(capsys.readouterr().out)["sites"]}
+    assert marks.pop("fetch_rate") == {"until": "9999-12-31", "expired": False, "reason": "known since spring"}
+    assert marks.pop("score")["expired"]
+    assert set(marks.values()) == {None}
