@@ -99,8 +99,9 @@ def _opened(
     clients: list[_Connection] = []
     try:
         for exchange in itertools.islice(itertools.cycle(exchanges), connections):
-            clients.append(_Connection(port, exchange))
-            clients[-1].open(ready)
+            client = _Connection(port, exchange)
+            client.open(ready)
+            clients.append(client)
         yield clients
     finally:
         for client in clients:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import crowd, fairness, machine, soak, strictness, table, transfer
+from benchmarks import crowd, fairness, machine, soak, strictness, table, threads, transfer
 
 SCHEMA = "tafe.benchmark/2"
 _MIB = 1 << 20
@@ -48,6 +48,7 @@ SECTIONS = {
         transfer.table,
         {"size_bytes": 64 * _MIB, "rounds": 1, "peers": False},
     ),
+    "threads": Section("latency by offered rate, beside threads", threads.run, threads.table, threads.QUICK),
     "soak": Section("memory over many requests", soak.run, soak.table, {"requests": 30_000, "interval_s": 1}),
 }
 

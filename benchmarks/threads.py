@@ -1,6 +1,6 @@
 """Threads against greenlets: latency against offered rate, up to more than each server can do.
 
-    python -m benchmarks.threads            about MINUTES minutes
+    python -m benchmarks.threads            about 40 minutes
     python -m benchmarks.threads --quick    two minutes, to see that it works
 
 One WSGI application (`peers/mix_wsgi.py`), one MariaDB, one worker pinned to one core; the client and MariaDB have the

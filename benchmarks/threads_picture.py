@@ -23,7 +23,9 @@ from benchmarks.threads_servers import NAMES
 _ROWS = (("p50_ms", "p50"), ("p99_ms", "p99"), ("p999_ms", "p99.9"))
 _TITLES = {"query": "one-row query", "mix": "mix: three queries, one of 5 ms; 0.3 ms of Python"}
 _PANEL_WIDTH, _PANEL_HEIGHT = 370, 170
-_LEFT, _TOP, _GAP_X, _GAP_Y = 62, 64, 58, 22
+_LEFT, _TOP, _GAP_X, _GAP_Y = 62, 80, 58, 22
+_LEGEND_COLUMNS, _LEGEND_WIDTH = 4, 190
+_ERRORS = "with errors"
 # By server, light and dark page: told apart by lightness too, ours the darkest.
 _COLOURS = (
     ("#0550ae", "#79c0ff"),
@@ -125,13 +127,14 @@ def _style() -> str:
 
 
 def _legend(names: Sequence[str]) -> Iterator[str]:
-    x = _LEFT
-    for name in names:
-        yield f'<rect class="k{NAMES.index(name)}" x="{x}" y="12" width="14" height="6" rx="2"/>'
-        yield _text(x + 19, 19, name)
-        x += 36 + round(6.6 * len(name))  # about the width of a letter in 12 px
-    yield f'<circle class="s{len(NAMES) - 1} ring" r="4" cx="{x + 6}" cy="15"/>'
-    yield _text(x + 16, 19, "with errors")
+    for number, name in enumerate([*names, _ERRORS]):
+        row, column = divmod(number, _LEGEND_COLUMNS)
+        x, y = _LEFT + column * _LEGEND_WIDTH, 15 + 18 * row
+        if name == _ERRORS:
+            yield f'<circle class="s{len(NAMES) - 1} ring" r="4" cx="{x + 7}" cy="{y}"/>'
+        else:
+            yield f'<rect class="k{NAMES.index(name)}" x="{x}" y="{y - 3}" width="14" height="6" rx="2"/>'
+        yield _text(x + 20, y + 4, name)
 
 
 def _text(x: float, y: float, words: str, *, anchor: str = "start", weight: str = "400") -> str:

@@ -29,7 +29,8 @@ NAMES = (OURS, OURS_FAST, MOD_WSGI, GTHREAD, GEVENT, GRANIAN)
 
 _THEIRS, _APPLICATION = "benchmarks.peers.plain_wsgi:app", "benchmarks.peers.mix_wsgi:app"
 _PEERS = Path(__file__).parent / "peers"
-_MODULES = Path("/usr/lib/apache2/modules")  # of Debian's apache2 and libapache2-mod-wsgi-py3
+_MODULES = Path("/usr/lib/apache2/modules")  # Debian's
+MODULE = _MODULES / "mod_wsgi.so"  # of libapache2-mod-wsgi-py3
 _PACKAGES = ("PyMySQL", "ujson")
 _DEBIAN_PYTHON = "/usr/bin/python3"
 _PACKAGES_FOLDER = environment.ROOT / ".run" / "bench-mod-wsgi"

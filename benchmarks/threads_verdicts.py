@@ -154,43 +154,44 @@ def verdicts(
     slow: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """One for each promise and each of `SUBJECTS`; `slow` holds the figures at mod_wsgi's slow rate."""
-    by_name = {(each["scenario"], each["contestant"]): each for each in capacity}
+    ratios = {(each["scenario"], each["contestant"]): each["ratio_of_ours"] for each in capacity}
     judged = []
     for subject in SUBJECTS:
         for scenario, other, limit in _CAPACITY:
-            ratio = by_name.get((scenario, other), {"ratio_of_ours": {}})["ratio_of_ours"].get(subject)
-            what = f"{scenario}: capacity / {other}'s"
-            judged.append(_verdict(subject, what, "at least", limit, ratio, ratio is not None and ratio >= limit))
-        calm = [
-            each["p99_ms"]
-            for each in made
-            if (each["scenario"], each["contestant"], each["percent"]) == (QUERY, subject, _CALM_PERCENT)
-        ]
-        what = f"{QUERY}: p99 at {_CALM_PERCENT} % of its capacity, ms"
-        judged.append(_verdict(subject, what, "less than", _CALM_MS, *_compared(calm, _CALM_MS)))
-        judged.append(_beside_slow(subject, slow))
+            ratio = ratios.get((scenario, other), {}).get(subject)
+            kept = None if ratio is None else ratio >= limit
+            judged.append(_verdict(subject, f"{scenario}: capacity / {other}'s", f"at least {limit:g}", ratio, kept))
+        judged += [_when_calm(subject, made), _beside_slow(subject, slow)]
     return judged
 
 
+def _when_calm(subject: str, made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    what = f"{QUERY}: p99 at {_CALM_PERCENT} % of its capacity, ms"
+    p99 = [
+        each["p99_ms"]
+        for each in made
+        if (each["scenario"], each["contestant"], each["percent"]) == (QUERY, subject, _CALM_PERCENT)
+    ]
+    if not p99:
+        return _verdict(subject, what, f"less than {_CALM_MS:g}", None, None)
+    return _verdict(subject, what, f"less than {_CALM_MS:g}", p99[0], p99[0] is not None and p99[0] < _CALM_MS)
+
+
 def _beside_slow(subject: str, slow: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    p99 = {each["contestant"]: each["p99_ms"] for each in slow}
+    """Where theirs falls among lost requests there is no ratio, and none is made up."""
     what = f"{MIX}: p99 / {MOD_WSGI}'s, at the lowest rate at which that exceeded {SLOW_MS:g} ms"
-    if subject not in p99 or p99.get(MOD_WSGI) is None:
-        return _verdict(subject, what, "at most", _OF_SLOW, None, False)
-    if p99[subject] is None:
-        return {**_verdict(subject, what, "at most", _OF_SLOW, None, False), "verdict": MISSED}
-    ratio = p99[subject] / p99[MOD_WSGI]
-    return _verdict(subject, what, "at most", _OF_SLOW, round(ratio, 3), ratio <= _OF_SLOW)
+    p99 = {each["contestant"]: each["p99_ms"] for each in slow}
+    ours, theirs = p99.get(subject), p99.get(MOD_WSGI)
+    if theirs is None or subject not in p99:
+        return _verdict(subject, what, f"at most {_OF_SLOW:g}", None, None)
+    ratio = None if ours is None else round(ours / theirs, 3)
+    return _verdict(subject, what, f"at most {_OF_SLOW:g}", ratio, ratio is not None and ratio <= _OF_SLOW)
 
 
-def _compared(values: Sequence[float | None], limit: float) -> tuple[float | None, bool]:
-    value = values[0] if values else None
-    return value, value is not None and value < limit
-
-
-def _verdict(subject: str, what: str, sign: str, limit: float, reached: float | None, kept: bool) -> dict[str, Any]:
-    word = UNKNOWN if reached is None else MET if kept else MISSED
-    return {"contestant": subject, "bound": what, "limit": f"{sign} {limit:g}", "reached": reached, "verdict": word}
+def _verdict(subject: str, what: str, limit: str, reached: float | None, kept: bool | None) -> dict[str, Any]:
+    """`kept`: None if it was not measured; `reached` is None too where what was measured was lost."""
+    word = UNKNOWN if kept is None else MET if kept else MISSED
+    return {"contestant": subject, "bound": what, "limit": limit, "reached": reached, "verdict": word}
 
 
 def _rounded(value: float | None) -> float | None:

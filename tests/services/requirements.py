@@ -23,6 +23,7 @@ PACKAGES = {
     "perf": "linux-perf",
     "openssl": "openssl",
     "gcc": "build-essential",
+    "apache2": "libapache2-mod-wsgi-py3",  # which brings Apache along
 }
 
 INSTALL_ALL = "sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends {}'".format(
