@@ -80,7 +80,7 @@ def test_a_marked_test_fails_by_the_line_that_blocks_the_hub(run: Run) -> None:
     result.assert_outcomes(failed=2, passed=3)
     stalled = [
         "gevent's hub was blocked for 10 ms or more by",
-        "  application.py:6 in stall   [[]blocking[]]   5*.* ms",
+        "  application.py:6 in stall   [[]blocking[]]   * ms",
         "      real_sleep(seconds)  # stalls",
         "    -> this sleep is not gevent's: *",
     ]
