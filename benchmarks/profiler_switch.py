@@ -50,7 +50,7 @@ def make_step(mode: str) -> tuple[Callable[[], object], hooks.Hook]:
         fold=recorder.fold,
         woken=lambda: None,
     )
-    hook = hooks.build(links, NEVER_S)
+    hook = hooks.Hook(links, NEVER_S)
     parent = getcurrent()
     begin, end, turn_of = hook.begin, hook.end, links.turn
 

@@ -41,7 +41,7 @@ class Costs(NamedTuple):
 def calibrate(hub: Any, meter: Meter) -> Costs:
     """Measure. Leaves the tracer as it was."""
     recorder = Recorder()
-    hook = hooks.build(
+    hook = hooks.Hook(
         hooks.Links(hub, meter, hooks.Turn(), recorder.batch, recorder.errors, deque(), recorder.fold, _nothing),
         _NEVER_S,
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 _OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
-_HOOK = os.path.join(_OWN, "hook.py")
+_COLLECTOR = os.path.join(_OWN, "collector.py")
 _DOORS = frozenset({os.path.join(_OWN, "wsgi.py")})  # of the profiler, what calls the application
 MAX_DEPTH = 100  # frames kept, innermost first: deeper ones are recursion or frameworks
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
@@ -69,7 +69,7 @@ def capture_running(frame: FrameType | None) -> tuple[Stack, int, bool]:
     callback of the collector, which is left out: then that instruction is the very one that was running, and
     not one where the GIL is handed over.
     """
-    collecting = frame is not None and frame.f_code.co_name == "on_gc" and frame.f_code.co_filename == _HOOK
+    collecting = frame is not None and frame.f_code.co_name == "on_gc" and frame.f_code.co_filename == _COLLECTOR
     if collecting and frame is not None:
         frame = frame.f_back
     if frame is None or (frame.f_code.co_filename.startswith(_OWN) and frame.f_code.co_filename not in _DOORS):

@@ -8,10 +8,10 @@ When was a greenlet ready that the hub switches in? After `after_poll`, when pol
 phase, when that began; in both cases not before it was switched out (DESIGN.md says how far that is from the
 truth).
 
-How it stays cheap. State lives in closure variables of one function; only the request that has the hub is a
-variable (`active`), and a request enters the dictionary of the suspended only when it really waits. Greenlets
-without a request cost one failed look-up. No lock, no logging; the only objects made are floats. Anything
-rare is a function of its own.
+How it stays cheap. Only the request that has the hub is a variable (`_active`), and a request enters the
+dictionary of the suspended only when it really waits. Greenlets without a request cost one failed look-up, and none
+while no request waits. No lock, no logging; the only objects made are floats, and not even those when Cython has
+compiled this file with hook.pxd. Anything rare is a function of its own.
 
 How it stays safe. An exception in a trace function would remove it and be thrown into the target greenlet:
 everything is caught, and what is not ours to swallow (a signal handler's KeyboardInterrupt) is raised again
@@ -21,9 +21,11 @@ Limits: one thread (greenlet traces per thread); one open span a greenlet, since
 abandons the first; the GC is timed when the hub's thread runs it.
 """
 
+# ruff: noqa: F821, PLR1730, RUF023, SLF001
+# Names that Cython has as C functions; max() is a call; slots by their lifetime; the hook is the other half of Span.
+
 from __future__ import annotations
 
-import gc
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -31,9 +33,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from gevent import Greenlet
 from greenlet import getcurrent, gettrace, greenlet, settrace
 
+from profiler.collector import Collector
 from profiler.frames import capture
 from profiler.model import Slice, Span
-from profiler.native import get_ident
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,17 +44,20 @@ if TYPE_CHECKING:
 
     Tracer = Callable[[Literal["switch", "throw"], tuple[greenlet, greenlet]], object]
 
-BATCH = (
-    128  # finished requests folded together at most: 128 take some 40 us of hub time (benchmarks/profiler_switch.py)
-)
+BATCH = 128  # finished requests folded together at most: some 40 us of hub time, interpreted (profiler_switch.py)
 SETTLE_S = 0.25  # so long after a slow slice its victims are looked for: they get their turn within a few
 RECENT = 16  # slow slices that a queued request may still have been behind
-MAX_FINISHED = (
-    1000  # slow slices the watchdog has yet to read; at a 10 ms threshold that is 10 s of a hub doing nothing else
-)
+MAX_FINISHED = 1000  # slow slices the watchdog has yet to read: at 10 ms each, 10 s of a hub doing nothing else
 MAX_BLAMED = 16  # culprits kept with a request; one that has more was in a stalled worker, not behind a stall
 
 _INHERITED = "_profiler_span"  # the attribute by which a spawned Greenlet knows the request it works for
+
+# Compiled, hook.pxd has C functions of these names: so nothing may assign to them that Cython sees.
+clock: Callable[[], float]
+clock_ns: Callable[[], int]
+cpu_clock: Callable[[], float]
+new_span: Callable[[], Span]
+globals().update(clock=time.perf_counter, clock_ns=time.perf_counter_ns, cpu_clock=time.thread_time, new_span=Span)
 
 
 class Begin(Protocol):
@@ -88,24 +93,6 @@ class Counts(NamedTuple):
     failures: int  # exceptions in the hook or in a chained tracer
 
 
-class Hook(NamedTuple):
-    """The functions that share the hook's state."""
-
-    begin: Begin
-    end: End
-    trace: Tracer
-    before_callbacks: Callable[[], None]
-    before_poll: Callable[[], None]
-    after_poll: Callable[[], None]
-    # For other threads: when this slice began (its identity), whether the hub is polling, the request that has the hub.
-    peek: Callable[[], tuple[float, bool, Span | None]]
-    counts: Callable[[], Counts]
-    sweep: Callable[[], None]  # forget the spans of dead greenlets
-    doze: Callable[[], None]  # ask for `Links.woken` at the next turn
-    install: Callable[[], None]
-    remove: Callable[[], None]
-
-
 def _charge(span: Span, record: Slice, cost_s: float) -> None:
     if span.blamed is None:
         span.blamed = []
@@ -130,137 +117,155 @@ def _nothing() -> None:
     """What a greenlet runs that is switched to only for the switch."""
 
 
-def build(links: Links, threshold_s: float) -> Hook:
-    """Make a hook; nothing is traced before its `install`, which must be called in the hub's thread."""
-    hub, meter, turn, batch, errors, finished, fold, woken = links
-    clock, clock_ns, cpu_clock = time.perf_counter, time.perf_counter_ns, time.thread_time
-    hub_ident = get_ident()
-    done = batch.append
-    suspended: dict[greenlet, Span] = {}  # requests that wait or are queued
-    resume = suspended.pop
-    recent: deque[Slice] = deque(maxlen=RECENT)
+class Hook:
+    """Made in the hub's thread; nothing is traced before `install`.
 
-    # All of these are written in the hub's thread only; other threads read.
-    start = mark = ready = clock()  # of this slice; from where time is not yet given to a span; of this phase
-    turn_ns, turn_s, turn_cpu_s = turn.ready_ns, start, time.thread_time()
-    active: Span | None = None  # the request that has the hub
-    late: Span | None = None  # it ended, but late in a slice that was over the threshold by then
-    polling = False
-    stalled = False  # a slice was slow less than SETTLE_S ago
-    switches = 0.0  # a float: see model.py
-    turns = slices_over = dropped = displaced = failures = 0
-    idle_s = gc_began = gc_s = gc_slice = 0.0
-    earlier: Tracer | None = None  # somebody else's, called after ours
-    tracer: Tracer | None = None  # what gettrace should say: `trace`, or a function that calls it
-    asleep = False
+    All is written in the hub's thread only. Others call `peek` and `counts`, which read.
+    """
 
-    def trace(_event: str, args: tuple[greenlet, greenlet]) -> None:
-        nonlocal start, mark, active, switches
+    __slots__ = (
+        # Of the process
+        "_batch", "_collector", "_errors", "_finished", "_fold", "_hub", "_meter", "_threshold_s", "_turn", "_woken",
+        "_chained",  # a tracer of somebody else's, called after ours
+        "_tracer",  # what gettrace should say: `trace`, or `_both`
+        # Since the start, as in Counts
+        "_displaced", "_dropped", "_failures", "_idle_s", "_slices_over", "_turns",
+        "_switches",  # a float: see model.py
+        # Of the turn of the loop
+        "_asleep",  # nothing was to do: tell `woken` at the next turn
+        "_polling",
+        "_ready",  # when its present phase began
+        "_turn_cpu_s", "_turn_ns", "_turn_s",
+        # Of the slice
+        "_active",  # the request that has the hub
+        "_late",  # it has ended, but late in a slice that was over the threshold by then
+        "_mark",  # from where on time is not yet given to a request
+        "_start",
+        # Of requests that wait or are queued, and of the slow slices they may be behind
+        "_recent",
+        "_stalled",  # there was one less than SETTLE_S ago
+        "_suspended",
+    )  # fmt: skip
+
+    def __init__(self, links: Links, threshold_s: float) -> None:
+        self._hub, self._meter, self._turn, self._batch, self._errors, self._finished, self._fold, self._woken = links
+        self._threshold_s = threshold_s
+        self._collector = Collector(self._start_of_slice)
+        self._chained: Tracer | None = None
+        self._tracer: Tracer | None = None
+        self._displaced = self._dropped = self._failures = self._slices_over = self._turns = 0
+        self._idle_s = self._switches = 0.0
+        self._asleep = self._polling = self._stalled = False
+        self._turn_ns: int = self._turn.ready_ns
+        self._turn_cpu_s = cpu_clock()
+        self._active: Span | None = None
+        self._late: Span | None = None
+        self._turn_s = self._start = self._mark = self._ready = clock()
+        self._recent: deque[Slice] = deque(maxlen=RECENT)
+        self._suspended: dict[greenlet, Span] = {}
+
+    def trace(self, _event: str, args: tuple[greenlet, greenlet]) -> None:
+        """The tracer: `args` are who had the hub and who has it now."""
         try:
             now = clock()
-            origin, target = args
-            if now - start >= threshold_s:
-                over(origin, now)
-            if active is not None:
-                busy_s = now - mark
+            if now - self._start >= self._threshold_s:
+                self._over(args[0], now)
+            if self._active is not None:
+                active = self._active
+                busy_s = now - self._mark
                 active.running_s += busy_s
-                if busy_s > active.longest_slice_s:  # noqa: PLR1730 - max() is a call
+                if busy_s > active.longest_slice_s:
                     active.longest_slice_s = busy_s
-                active._out_s = now  # noqa: SLF001 - the hook is the other half of Span
-                suspended[origin] = active
-                active = None
-            if target is not hub and target in suspended:
-                active = resume(target)
-                out_s = active._out_s  # noqa: SLF001
-                since = out_s if out_s > ready else ready
+                active._out_s = now
+                self._suspended[args[0]] = active
+                self._active = None
+            if self._suspended and args[1] in self._suspended:
+                self._active = active = self._suspended.pop(args[1])
+                since = active._out_s
+                if since < self._ready:
+                    since = self._ready
                 active.queued_s += now - since
-                if stalled:
-                    blame(active, since, now)
-            start = mark = now
-            switches += 1.0
+                if self._stalled:
+                    self._blame(active, since, now)
+            self._start = self._mark = now
+            self._switches += 1.0
         except BaseException as error:  # noqa: BLE001 - see the module's docstring
-            failed(error)
+            self._failed(error)
 
-    def begin(route: str, request_id: str, ready_ns: int = 0) -> Span:
-        nonlocal active
-        if active is not None:
-            abandon()
-        active = span = Span()
+    def begin(self, route: str, request_id: str, ready_ns: int = 0) -> Span:
+        """See `Session.begin`."""
+        if self._active is not None:
+            self._dropped += 1
+        self._active = span = new_span()
         span.route = route
         span.request_id = request_id
         span.error = False
         span.blamed = None
-        span.running_s = span.longest_slice_s = span._out_s = 0.0  # noqa: SLF001
+        span.running_s = span.longest_slice_s = span._out_s = 0.0
+        began = self._mark
         # The server passes the turn's own stamp to many requests: that one needs no conversion.
-        ready_s = ready if ready_ns is turn_ns else ready_ns * 1e-9
-        if ready_ns and ready_s < mark:
-            span.started_s = ready_s
-            span.queued_s = mark - ready_s
-            if stalled:
-                blame(span, ready_s, mark)
+        ready = self._turn_s if ready_ns is self._turn_ns else ready_ns * 1e-9
+        if ready_ns and ready < began:
+            span.started_s = ready
+            span.queued_s = began - ready
+            if self._stalled:
+                self._blame(span, ready, began)
         else:
-            span.started_s = mark
+            span.started_s = began
             span.queued_s = 0.0
         return span
 
-    def end(span: Span, error: bool = False) -> None:
-        nonlocal active, mark, late
-        if active is not span:
-            end_elsewhere(span, error)
+    def end(self, span: Span, error: bool = False) -> None:
+        """See `Session.end`."""
+        if self._active is not span:
+            self._end_elsewhere(span, error)
             return
         now = clock()
-        active = None
-        busy_s = now - mark
-        mark = now
+        self._active = None
+        busy_s = now - self._mark
+        self._mark = now
         span.running_s += busy_s
-        if busy_s > span.longest_slice_s:  # noqa: PLR1730 - max() is a call
+        if busy_s > span.longest_slice_s:
             span.longest_slice_s = busy_s
+        if now - self._start >= self._threshold_s:
+            self._late = span
+        self._done(span, now, error)
+
+    def _end_elsewhere(self, span: Span, error: bool) -> None:
+        # By another greenlet than began it (a timeout, a disconnect): it counts as waiting until now. Or ended twice.
+        for suspended, other in self._suspended.items():
+            if other is span:
+                del self._suspended[suspended]
+                self._done(span, clock(), error)
+                break
+
+    def _done(self, span: Span, now: float, error: bool) -> None:
         span.total_s = now - span.started_s
         if error:
             span.error = True
-            errors.append(span)
-        if now - start >= threshold_s:
-            late = span
-        done(span)
+            self._errors.append(span)
+        self._batch.append(span)
 
-    def end_elsewhere(span: Span, error: bool) -> None:
-        # By another greenlet than began it (a timeout, a disconnect): it counts as waiting until now. Or ended twice.
-        for suspended_greenlet, other in suspended.items():
-            if other is span:
-                del suspended[suspended_greenlet]
-                span.total_s = clock() - span.started_s
-                if error:
-                    span.error = True
-                    errors.append(span)
-                done(span)
-                break
-
-    def abandon() -> None:
-        nonlocal active, dropped
-        active = None
-        dropped += 1
-
-    def over(origin: greenlet, now: float) -> None:
-        nonlocal late, stalled, slices_over, dropped
-        span = late or active or getattr(origin, _INHERITED, None)
-        late = None
-        yielded = () if origin is hub else capture(origin.gr_frame)
-        record = Slice(
-            start, now, span, gc_s if gc_slice == start else 0.0, meter.read(), (turn_s, turn_cpu_s), yielded
-        )
-        slices_over += 1
-        stalled = True
-        recent.append(record)
-        if len(finished) < MAX_FINISHED:
-            finished.append(record)
+    def _over(self, origin: greenlet, now: float) -> None:
+        span = self._late or self._active or getattr(origin, _INHERITED, None)
+        self._late = None
+        start = self._start
+        yielded = () if origin is self._hub else capture(origin.gr_frame)
+        turn = (self._turn_s, self._turn_cpu_s)
+        record = Slice(start, now, span, self._collector.spent_s(start), self._meter.read(), turn, yielded)
+        self._slices_over += 1
+        self._stalled = True
+        self._recent.append(record)
+        if len(self._finished) < MAX_FINISHED:
+            self._finished.append(record)
         else:
-            dropped += 1
+            self._dropped += 1
         if span is not None:
             _charge(span, record, now - start)
 
-    def blame(span: Span, since: float, until: float) -> None:
+    def _blame(self, span: Span, since: float, until: float) -> None:
         # Which slow slices had the hub while this request was ready?
-        for record in reversed(recent):
+        for record in reversed(self._recent):
             if record.end_s <= since:
                 break
             harm_s = min(record.end_s, until) - max(record.start_s, since)
@@ -271,123 +276,119 @@ def build(links: Links, threshold_s: float) -> Hook:
                 record.victims += 1
                 _charge(span, record, harm_s)
 
-    def before_callbacks() -> None:
-        nonlocal ready
-        ready = clock()
+    def before_callbacks(self) -> None:
+        """First in a turn."""
+        self._ready = clock()
 
-    def before_poll() -> None:
-        nonlocal start, mark, polling
+    def before_poll(self) -> None:
+        """Last before the loop waits."""
         now = clock()
-        if now - start >= threshold_s:
-            over(hub, now)
-        start = mark = now
-        polling = True
+        if now - self._start >= self._threshold_s:
+            self._over(self._hub, now)
+        self._start = self._mark = now
+        self._polling = True
 
-    def after_poll() -> None:
-        nonlocal start, mark, ready, turn_ns, turn_s, turn_cpu_s, polling, stalled, idle_s, turns, asleep
-        turn.ready_ns = turn_ns = clock_ns()
-        turn_s = now = turn_ns * 1e-9
-        turn_cpu_s = cpu_clock()
-        if polling:
-            idle_s += now - start
-            polling = False
-        start = mark = ready = now
-        turns += 1
-        if gettrace() is not tracer:
-            recheck()
-        if len(batch) >= BATCH:
-            fold()
-        if stalled and now - recent[-1].end_s > SETTLE_S:
-            stalled = False
-        if asleep:
-            asleep = False
-            woken()
+    def after_poll(self) -> None:
+        """First when it has waited."""
+        now_ns = clock_ns()
+        now = now_ns * 1e-9
+        self._turn_ns = now_ns
+        self._turn.ready_ns = self._turn_ns  # the same object, for `begin`
+        self._turn_cpu_s = cpu_clock()
+        if self._polling:
+            self._idle_s += now - self._start
+            self._polling = False
+        self._turn_s = self._start = self._mark = self._ready = now
+        self._turns += 1
+        if gettrace() is not self._tracer:
+            self._recheck()
+        if len(self._batch) >= BATCH:
+            self._fold()
+        if self._stalled and now - self._recent[-1].end_s > SETTLE_S:
+            self._stalled = False
+        if self._asleep:
+            self._asleep = False
+            self._woken()
 
-    def doze() -> None:
-        nonlocal asleep
-        asleep = True
+    def doze(self) -> None:
+        """Ask for `Links.woken` at the next turn."""
+        self._asleep = True
 
-    def recheck() -> None:
-        nonlocal tracer, displaced, start, mark
+    def _recheck(self) -> None:
         found: Any = gettrace()
-        before = switches
+        before = self._switches
         greenlet(_nothing).switch()
-        if switches != before:  # the new one calls ours: leave it
-            tracer = found
+        if self._switches != before:  # the new one calls ours: leave it
+            self._tracer = found
             return
-        displaced += 1
-        chain(found)
-        start = mark = clock()
+        self._displaced += 1
+        self._chain(found)
+        self._start = self._mark = clock()
 
-    def chain(found: Tracer | None) -> None:
-        nonlocal earlier, tracer
-        earlier = found
-        tracer = trace if found is None else both
-        settrace(tracer)
+    def _chain(self, found: Tracer | None) -> None:
+        self._chained = found
+        self._tracer = self.trace if found is None else self._both
+        settrace(self._tracer)
 
-    def both(event: Literal["switch", "throw"], args: tuple[greenlet, greenlet]) -> None:
-        trace(event, args)
+    def _both(self, event: Literal["switch", "throw"], args: tuple[greenlet, greenlet]) -> None:
+        self.trace(event, args)
         try:
-            if earlier is not None:
-                earlier(event, args)
+            if self._chained is not None:
+                self._chained(event, args)
         except BaseException as error:  # noqa: BLE001 - greenlet would drop it, and ours with it
-            chain(None)
-            failed(error)
+            self._chain(None)
+            self._failed(error)
 
-    def failed(error: BaseException) -> None:
-        nonlocal active, start, mark, failures
-        active = None  # whose it is, is no longer known
-        start = mark = clock()
+    def _failed(self, error: BaseException) -> None:
+        self._active = None  # whose it is, is no longer known
+        self._start = self._mark = clock()
         if isinstance(error, Exception):
-            failures += 1
+            self._failures += 1
         else:  # not ours: a signal handler ran while we did
-            hub.loop.run_callback(hub.handle_error, None, type(error), error, error.__traceback__)
+            self._hub.loop.run_callback(self._hub.handle_error, None, type(error), error, error.__traceback__)
 
-    def on_gc(phase: str, _info: dict[str, int]) -> None:
-        nonlocal gc_began, gc_s, gc_slice
-        if get_ident() != hub_ident:
-            return
-        if phase == "start":
-            gc_began = clock()
-        else:
-            if gc_slice != start:
-                gc_slice = start
-                gc_s = 0.0
-            gc_s += clock() - gc_began
-
-    def inherit(child: Any) -> None:
-        span = active or getattr(getcurrent(), _INHERITED, None)
+    def _inherit(self, child: Any) -> None:
+        span = self._active or getattr(getcurrent(), _INHERITED, None)
         if span is not None:
             setattr(child, _INHERITED, span)
 
-    def sweep() -> None:
-        nonlocal dropped
-        for dead in [suspended_greenlet for suspended_greenlet in suspended if suspended_greenlet.dead]:
-            del suspended[dead]
-            dropped += 1
+    def sweep(self) -> None:
+        """Forget the requests of dead greenlets."""
+        for dead in [suspended for suspended in self._suspended if suspended.dead]:
+            del self._suspended[dead]
+            self._dropped += 1
 
-    def install() -> None:
-        nonlocal start, mark, ready
-        chain(gettrace())
-        gc.callbacks.append(on_gc)
-        Greenlet.add_spawn_callback(inherit)
-        start = mark = ready = clock()
+    def install(self) -> None:
+        """Trace from now on; call it in the hub's thread."""
+        self._chain(gettrace())
+        self._collector.install()
+        Greenlet.add_spawn_callback(self._inherit)
+        self._start = self._mark = self._ready = clock()
 
-    def remove() -> None:
-        nonlocal threshold_s, tracer
-        if gettrace() is tracer:
-            settrace(earlier)
-        threshold_s = float("inf")  # somebody may still call us from a chain of their own
-        tracer = None
-        gc.callbacks.remove(on_gc)
-        Greenlet.remove_spawn_callback(inherit)
+    def remove(self) -> None:
+        """Trace no more."""
+        if gettrace() is self._tracer:
+            settrace(self._chained)
+        self._threshold_s = float("inf")  # somebody may still call us from a chain of their own
+        self._tracer = None
+        self._collector.remove()
+        Greenlet.remove_spawn_callback(self._inherit)
 
-    def peek() -> tuple[float, bool, Span | None]:
-        return start, polling, active
+    def _start_of_slice(self) -> float:
+        return self._start
 
-    def counts() -> Counts:
-        return Counts(int(switches), turns, idle_s, slices_over, dropped, displaced, failures)
+    def peek(self) -> tuple[float, bool, Span | None]:
+        """When this slice began (its identity), whether the hub is polling, the request that has the hub."""
+        return self._start, self._polling, self._active
 
-    return Hook(
-        begin, end, trace, before_callbacks, before_poll, after_poll, peek, counts, sweep, doze, install, remove
-    )
+    def counts(self) -> Counts:
+        """The totals."""
+        return Counts(
+            int(self._switches),
+            self._turns,
+            self._idle_s,
+            self._slices_over,
+            self._dropped,
+            self._displaced,
+            self._failures,
+        )

@@ -3,57 +3,26 @@
 Times are float seconds of `time.perf_counter`: floats are what CPython adds and compares without allocating
 (its 64-bit counters are two-digit integers, twice as dear in the hook), and at 100 days of uptime they still
 hold 2 ns.
-A histogram is a sparse map from bucket to count. The bucket of a value is the upper 14 bits of its 32-bit
-float:
-sign, exponent and five bits of mantissa, so 32 buckets an octave, each within 1.6 % of its middle. That makes
-a histogram mergeable by addition, of any range, and countable a batch at a time in C.
+A histogram is a sparse map from bucket to count, as tally.py divides them: mergeable by addition, and of any range.
 """
 
 from __future__ import annotations
 
-import sys
-from array import array
-from collections import Counter
-from struct import Struct, pack
 from typing import TYPE_CHECKING
 
+from profiler.tally import bucket, middle
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from profiler.frames import Place, Stack
+    from profiler.tally import Tally
     from profiler.usage import Usage
 
 SCHEMA = "profiler.data/2"  # of the files
 
-_FLOAT = Struct("<f")
-_DROPPED_BITS = 18  # of the 32: the 14 that stay are sign, exponent and 5 bits of mantissa
-_RAW_DROPPED_BITS = 2  # from the 16 bits counted in the hub to those 14
-_RAW_SIGN = 0x8000
-_NOTHING = _FLOAT.unpack(_FLOAT.pack(1e-9))[0]  # below a nanosecond is rounding error: zero
-BUCKETS = 0x7F800000 >> _DROPPED_BITS  # of all finite values: infinity is the first that has none
+BUCKETS = 8160  # up to 2**128 s
 MAX_COUNT = 2**53  # of anything that is read back: more is no count but a mistake
-_UPPER_HALF = 1 if sys.byteorder == "little" else 0
-
-
-def bucket(value: float) -> int:
-    """The bucket that `value` falls into; what is under a nanosecond, or negative, is in bucket 0."""
-    if value < _NOTHING:
-        return 0
-    return int.from_bytes(_FLOAT.pack(value), "little") >> _DROPPED_BITS
-
-
-def middle(index: int) -> float:
-    """The value in the middle of a bucket; 0.0 for bucket 0."""
-    if not index:
-        return 0.0
-    bits = (index << _DROPPED_BITS) | (1 << (_DROPPED_BITS - 1))
-    value: float = _FLOAT.unpack(bits.to_bytes(4, "little"))[0]
-    return value
-
-
-def count_raw(counts: Counter[int], values: Sequence[float]) -> None:
-    """Count values by the upper 16 bits of their 32-bit floats: the fast half of a histogram, for the hub."""
-    counts.update(array("H", pack(f"{len(values)}f", *values))[_UPPER_HALF::2])
 
 
 class Histogram:
@@ -65,17 +34,10 @@ class Histogram:
         self.counts: dict[int, int] = {} if counts is None else counts
 
     @classmethod
-    def of_raw(cls, *raw: Counter[int]) -> Histogram:
-        """What `count_raw` counted, merged."""
-        least = bucket(_NOTHING)
+    def of(cls, *tallies: Tally | None) -> Histogram:
+        """What these have counted together."""
         histogram = cls()
-        counts = histogram.counts
-        for part in raw:
-            for upper, count in part.items():
-                index = 0 if upper & _RAW_SIGN else upper >> _RAW_DROPPED_BITS
-                if index < least:
-                    index = 0
-                counts[index] = counts.get(index, 0) + count
+        histogram.merge(cls(tally.buckets()) for tally in tallies if tally)
         return histogram
 
     @classmethod

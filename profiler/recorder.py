@@ -1,6 +1,6 @@
 """What the hub's side gathers between two hand-overs: the times of each route, the slowest requests, the hub's delay.
 
-Finished requests are folded a batch at a time, in C where it can be: by value into the buckets of model.py.
+Finished requests are folded a batch at a time: by value into the buckets of tally.py.
 Every few seconds the whole `Delta` is handed to the writer's thread, which turns it into lines; the hub
 never formats or writes.
 A request that was one slice (nothing waited) needs three counts instead of five.
@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from profiler.model import Histogram, Span, count_raw
+from profiler.model import Histogram, Span
+from profiler.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,42 +38,49 @@ class RouteTimes:
     def __init__(self) -> None:
         self.requests = 0
         self.errors = 0
-        self.total: Counter[int] = Counter()
-        self.queued: Counter[int] = Counter()
-        self.at_once: Counter[int] = Counter()  # running time, and longest slice, of those that were one slice
-        self.running: Counter[int] = Counter()  # of the others
-        self.longest: Counter[int] = Counter()
-        self.waiting: Counter[int] = Counter()
+        self.total = Tally()
+        self.queued = Tally()
+        # Of requests that were one slice: their running time, and their longest slice.
+        self.at_once: Tally | None = None
+        # Of the others.
+        self.running: Tally | None = None
+        self.longest: Tally | None = None
+        self.waiting: Tally | None = None
 
     def add(self, spans: list[Span]) -> None:
         """Count finished requests."""
         self.requests += len(spans)
-        count_raw(self.total, [span.total_s for span in spans])
-        count_raw(self.queued, [span.queued_s for span in spans])
+        self.total.add([span.total_s for span in spans])
+        self.queued.add([span.queued_s for span in spans])
         waited = [span for span in spans if span._out_s]  # noqa: SLF001
         if len(waited) < len(spans):
-            count_raw(self.at_once, [span.running_s for span in spans if not span._out_s])  # noqa: SLF001
+            self.at_once = self.at_once or Tally()
+            self.at_once.add([span.running_s for span in spans if not span._out_s])  # noqa: SLF001
         if waited:
-            count_raw(self.running, [span.running_s for span in waited])
-            count_raw(self.longest, [span.longest_slice_s for span in waited])
-            count_raw(self.waiting, [span.waiting_s for span in waited])
+            self.running = self.running or Tally()
+            self.longest = self.longest or Tally()
+            self.waiting = self.waiting or Tally()
+            self.running.add([span.running_s for span in waited])
+            self.longest.add([span.longest_slice_s for span in waited])
+            self.waiting.add([span.waiting_s for span in waited])
 
     def line(self, route: str) -> dict[str, Any]:
         """As it is stored."""
-        waiting = Histogram.of_raw(self.waiting)
-        waiting.add(0.0, self.at_once.total())
+        waiting = Histogram.of(self.waiting)
+        if self.at_once:
+            waiting.merge([Histogram({0: sum(self.at_once.buckets().values())})])
         line = {
             "type": "route",
             "route": route,
             "requests": self.requests,
             "errors": self.errors,
-            "total": Histogram.of_raw(self.total).packed(),
-            "running": Histogram.of_raw(self.at_once, self.running).packed(),
+            "total": Histogram.of(self.total).packed(),
+            "running": Histogram.of(self.at_once, self.running).packed(),
             "waiting": waiting.packed(),
-            "queued": Histogram.of_raw(self.queued).packed(),
+            "queued": Histogram.of(self.queued).packed(),
         }
         if self.longest:  # else it is the same as `running`
-            line["longest_slice"] = Histogram.of_raw(self.at_once, self.longest).packed()
+            line["longest_slice"] = Histogram.of(self.at_once, self.longest).packed()
         return line
 
 
@@ -117,18 +124,19 @@ class Recorder:
             return
         by_route: dict[str, list[Span]] = {}
         for span in self.batch:
-            route = span.route
-            if route in by_route:
-                by_route[route].append(span)
+            spans = by_route.get(span.route)
+            if spans is None:
+                by_route[span.route] = [span]
             else:
-                by_route[route] = [span]
+                spans.append(span)
         self.requests += len(self.batch)
         self.batch.clear()
         for route, spans in by_route.items():
             self._times(route, len(spans)).add(spans)
             self._keep_slowest(spans)
         for span in self.errors:
-            self._times(span.route, 0).errors += 1
+            times = self._times(span.route, 0)
+            times.errors += 1
         self.errors.clear()
 
     def delayed(self, delay_s: float) -> None:

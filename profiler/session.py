@@ -83,7 +83,7 @@ class Session:
         self._writer: Writer | None = None
         if directory is not None:
             self._writer = Writer(os.fspath(directory), worker, threshold_s, self._outbox, table)
-        self._hook = hooks.build(
+        self._hook = hooks.Hook(
             hooks.Links(
                 hub=hub,
                 meter=self._meter,

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.model import BUCKETS, Histogram, bucket, count_raw, middle
+from profiler.model import BUCKETS, Histogram
+from profiler.tally import Tally, bucket, middle
 
-# A nanosecond to four months, in seconds.
-SECONDS = st.floats(min_value=1e-9, max_value=1e7)
+# A nanosecond to three days, in seconds.
+SECONDS = st.floats(min_value=1e-9, max_value=262143.0)
 HISTOGRAMS = st.lists(SECONDS, max_size=20).map(lambda values: histogram_of(values))
 
 
@@ -35,12 +36,12 @@ def test_a_quantile_is_within_two_percent_of_the_value_of_that_rank(values: list
 
 @given(st.lists(SECONDS | st.sampled_from([0.0, -1e-17, 1e-12])))
 def test_values_counted_in_bulk_are_in_the_buckets_they_would_be_in_one_by_one(values: list[float]) -> None:
-    raw: Counter[int] = Counter()
-    count_raw(raw, values)
-    assert Histogram.of_raw(raw).count == len(values)
-    # The bulk way rounds to 32 bits before it drops any: a value at a border may be in the next bucket.
+    tally = Tally()
+    tally.add(values)
+    assert Histogram.of(tally).count == len(values)
+    # Rounding to 32 bits comes before bits are dropped: a value at a border may be in the next bucket.
     one_by_one = sorted(bucket(value) for value in values)
-    in_bulk = sorted(Counter(Histogram.of_raw(raw).counts).elements())
+    in_bulk = sorted(Counter(tally.buckets()).elements())
     assert all(abs(a - b) <= 1 for a, b in zip(one_by_one, in_bulk, strict=True))
 
 
@@ -75,6 +76,21 @@ def test_a_stored_histogram_names_only_the_buckets_after_a_gap(histogram: Histog
 def test_what_is_no_histogram_is_refused(stored: object) -> None:
     with pytest.raises((ValueError, TypeError), match="a histogram"):
         Histogram.of_packed(stored)
+
+
+def test_a_bucket_has_the_same_number_compiled_and_interpreted() -> None:
+    numbers = {1e-9: 3106, 1e-6: 3425, 0.001: 3744, 0.01: 3848, 1.0: 4064, 60.0: 4252, 86_400.0: 4586}
+    assert {value: bucket(value) for value in numbers} == numbers
+    tally = Tally()
+    tally.add(list(numbers))
+    assert tally.buckets() == dict.fromkeys(numbers.values(), 1)
+
+
+def test_what_takes_longer_than_three_days_is_counted_as_three_days() -> None:
+    tally = Tally()
+    tally.add([262144.0, 3e5, 1e30, float("inf")])
+    assert tally.buckets() == {bucket(262144.0): 4}
+    assert bucket(1e30) == bucket(float("inf")) == bucket(262144.0)
 
 
 def test_nothing_and_less_are_zero() -> None:

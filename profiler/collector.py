@@ -1,0 +1,53 @@
+"""How long the garbage collector ran in the hub's thread, slice by slice.
+
+Apart from the hook, and never compiled: the watchdog sees the collector at work by this callback's frame
+(frames.capture_running), and compiled code has none.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import TYPE_CHECKING
+
+from profiler.native import get_ident
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Collector:
+    """Made in the hub's thread. `start_of_slice` says when the slice that goes on began."""
+
+    def __init__(self, start_of_slice: Callable[[], float]) -> None:
+        self._start_of_slice = start_of_slice
+        self._hub_ident = get_ident()
+        self._began_s = 0.0
+        self._spent_s = 0.0
+        self._slice_s = 0.0  # when the slice began in which that was
+
+    def install(self) -> None:
+        """From now on."""
+        gc.callbacks.append(self.on_gc)
+
+    def remove(self) -> None:
+        """No more."""
+        gc.callbacks.remove(self.on_gc)
+
+    def spent_s(self, slice_s: float) -> float:
+        """In the slice that began then: the present one, or the one before it."""
+        return self._spent_s if self._slice_s == slice_s else 0.0
+
+    def on_gc(self, phase: str, _info: dict[str, int]) -> None:
+        """Called by the collector at its start and stop."""
+        if get_ident() != self._hub_ident:
+            return
+        now_s = time.perf_counter()
+        if phase == "start":
+            self._began_s = now_s
+            return
+        slice_s = self._start_of_slice()
+        if self._slice_s != slice_s:
+            self._slice_s = slice_s
+            self._spent_s = 0.0
+        self._spent_s += now_s - self._began_s

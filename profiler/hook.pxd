@@ -1,0 +1,65 @@
+cimport cython
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
+
+from profiler.model cimport Slice, Span
+
+
+cdef inline long long clock_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)  # which time.perf_counter reads
+    return now.tv_sec * 1_000_000_000LL + now.tv_nsec
+
+
+cdef inline double clock() noexcept nogil:
+    return clock_ns() * 1e-9
+
+
+cdef inline double cpu_clock() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now)
+    return now.tv_sec + now.tv_nsec * 1e-9
+
+
+cdef inline Span new_span():
+    return Span.__new__(Span)  # without the search for an __init__
+
+
+@cython.final
+cdef class Turn:
+    cdef public object ready_ns
+
+
+cdef _charge(Span span, Slice record, double cost_s)
+
+
+@cython.final
+cdef class Hook:
+    cdef object _collector, _finished, _fold, _hub, _meter, _woken, _chained, _tracer, _recent
+    cdef list _batch, _errors
+    cdef Turn _turn
+    cdef dict _suspended
+    cdef long long _displaced, _dropped, _failures, _slices_over, _turns
+    cdef double _threshold_s, _idle_s, _switches
+    cdef bint _asleep, _polling, _stalled
+    cdef object _turn_ns
+    cdef double _ready, _turn_s, _turn_cpu_s, _mark, _start
+    cdef Span _active, _late
+
+    @cython.locals(active=Span, since=double)
+    cpdef trace(self, event, tuple args)
+    @cython.locals(span=Span, began=double, ready=double)
+    cpdef Span begin(self, object route, object request_id, object ready_ns=*)
+    cpdef end(self, Span span, bint error=*)
+    @cython.locals(other=Span)
+    cdef _end_elsewhere(self, Span span, bint error)
+    cdef _done(self, Span span, double now, bint error)
+    @cython.locals(record=Slice, span=Span, start=double)
+    cdef _over(self, object origin, double now)
+    @cython.locals(record=Slice, harm_s=double)
+    cdef _blame(self, Span span, double since, double until)
+    cpdef before_callbacks(self)
+    cpdef before_poll(self)
+    cpdef after_poll(self)
+    cdef _recheck(self)
+    cdef _chain(self, found)
+    cdef _failed(self, error)

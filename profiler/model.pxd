@@ -1,0 +1,17 @@
+cimport cython
+@cython.final
+@cython.freelist(256)
+cdef class Span:
+    cdef public double _out_s, longest_slice_s, queued_s, running_s, started_s, total_s
+    cdef public list blamed
+    cdef public bint error
+    cdef public object request_id, route
+
+
+@cython.final
+cdef class Slice:
+    cdef public double start_s, end_s, gc_s, harm_s
+    cdef public Span span
+    cdef public object usage, turn, yielded, place
+    cdef public long long victims
+

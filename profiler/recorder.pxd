@@ -1,0 +1,26 @@
+cimport cython
+
+from profiler.model cimport Span
+
+
+@cython.final
+cdef class RouteTimes:
+    cdef public long long requests, errors
+    cdef public object total, queued, at_once, running, longest, waiting
+
+    @cython.locals(span=Span, waited=list)
+    cpdef add(self, list spans)
+
+
+@cython.final
+cdef class Recorder:
+    cdef public list batch, errors
+    cdef public object requests
+    cdef list _slowest
+    cdef object _pushed, _handed_over, _epoch_s, _delta
+
+    @cython.locals(span=Span, by_route=dict, spans=list)
+    cpdef fold(self)
+    cpdef RouteTimes _times(self, route, requests)
+    @cython.locals(span=Span, heap=list, least_s=double)
+    cpdef _keep_slowest(self, list spans)
