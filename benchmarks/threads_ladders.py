@@ -13,12 +13,12 @@ from typing import Any
 
 import pymysql
 
-from benchmarks import closed_loop, contestants, disturbance, environment, loads, measure, open_loop, scenarios
+from benchmarks import client, closed_loop, contestants, disturbance, environment, loads, measure, open_loop, scenarios
 from benchmarks import threads_verdicts as verdicts
 from benchmarks.client import LoadError
 from benchmarks.peers import contract, mix
 from benchmarks.scenarios import Scenario
-from benchmarks.serving import Contender
+from benchmarks.serving import Contender, WrongAnswerError
 from benchmarks.threads_servers import MOD_WSGI
 
 _CAPACITY_SHARE = 1 / 3  # of a burst's length, once to warm up and once to measure: an average needs less than a p99
@@ -49,7 +49,10 @@ class Ladders:
         """One round: every scenario, every server, every level."""
         for scenario in self._asked:
             for contender in self._up:
-                self.capacities.append({"round": number, **self._capacity(contender, scenario)})
+                capacity = self._capacity(contender, scenario)
+                if "error" not in capacity:
+                    capacity["cpu_us"] = self._cpu_us(contender, scenario, capacity["requests_per_s"])
+                self.capacities.append({"round": number, **capacity})
             for contender in self._up:
                 before = self._capacity(contender, scenario)
                 if "error" in before:
@@ -89,18 +92,25 @@ class Ladders:
             return made | {"error": str(error)[:500]}
         made |= {
             "requests_per_s": round(load.requests_per_s, 1),
-            # Both belong to the warm-up too, which is the same load.
-            "cpu_us": round(disturbed.busy_percent / 100 / load.requests_per_s * 1e6, 1),
             "p50_ms": round(load.p50_ms, 3),
             "p99_ms": round(load.p99_ms, 3),
             "fairness": round(load.fairness, 3),
             **dataclasses.asdict(disturbed),
         }
-        measure.say(
-            f"{scenario.name:<6} {contender.contestant.name:<22} can do {load.requests_per_s:>8,.0f} req/s  "
-            f"CPU {made['cpu_us']:.0f} us"
-        )
+        measure.say(f"{scenario.name:<6} {contender.contestant.name:<22} can do {load.requests_per_s:>8,.0f} req/s")
         return made
+
+    def _cpu_us(self, contender: Contender, scenario: Scenario, rate: float) -> float:
+        """CPU time a request, of an exact number of them: the closed loop's own counts leave out how it begins."""
+        requests = max(loads.CONNECTIONS, round(rate * self._seconds * _CAPACITY_SHARE))
+        with client.Client(contender.port, connections=loads.CONNECTIONS) as connections:
+            wrong = connections.send(scenario.exchanges, loads.CONNECTIONS)
+            before = contender.cpu_times()
+            wrong += connections.send(scenario.exchanges, requests)
+            used = contender.cpu_times() - before
+        if wrong:
+            raise WrongAnswerError(f"{contender.contestant.name}: {wrong} answers to {scenario.name} were wrong")
+        return round((used.user_s + used.system_s) / requests * 1e6, 1)
 
     def _burst(self, contender: Contender, scenario: Scenario, rate: float) -> dict[str, Any]:
         """One burst in the open loop, latencies and all. A server that is gone has lost every request."""

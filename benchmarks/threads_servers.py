@@ -82,7 +82,7 @@ def _apache(launch: Launch) -> list[str]:
             port=launch.port,
             directory=launch.directory,
             modules=_MODULES,
-            connections=open_loop.CONNECTIONS,
+            front_threads=open_loop.CONNECTIONS + THREADS,
             threads=THREADS,
             packages=_debian_packages(),
             root=environment.ROOT,

@@ -154,5 +154,6 @@ def test_a_short_run_loads_apache_and_us_at_every_rate_and_loses_nothing() -> No
         assert figure["requests"] > 5
     assert all(measured[MIX, name, 20]["p50_ms"] > 5 for name in (OURS, MOD_WSGI)), "a query of 5 ms is in each"
     assert {each["contestant"] for each in result["capacities"]} == {OURS, MOD_WSGI}
+    assert all(each["cpu_us"] > 100 for each in result["capacities"] if each["scenario"] == MIX), "0.3 ms of Python"
     json.dumps(result)
     assert f"| {MOD_WSGI} | 40 |" in threads_report.table(result)
