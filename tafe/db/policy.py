@@ -94,6 +94,13 @@ class Policy:
         """Requests can be served: true again after an outage from the first connection on."""
         return self.filled and not self.down
 
+    @property
+    def full(self) -> bool:
+        """Nothing is to be done for another waiter: no connection may be added, and those there are serve."""
+        return (
+            not self.failures and not self.closed and self.idle + self.in_use + self.connecting >= self.limits.max_size
+        )
+
     def refusing(self, now_s: float) -> bool:
         """True while waiting is pointless: closed, or down and the next attempt is running or not due yet."""
         return self.closed or (self.down and (self.connecting > 0 or now_s < self.retry_at_s))

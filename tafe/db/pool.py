@@ -12,12 +12,12 @@ A pool belongs to the thread (the hub) that used it first. It knows neither SQL 
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
+from time import monotonic
 from typing import Any, NamedTuple
 
 import gevent
-from gevent.hub import Waiter
+from gevent.exceptions import InvalidSwitchError
 
 from tafe.db.driver import Connection, ConnectionLost, Driver
 from tafe.db.policy import Fate, Limits, Policy, Verdict
@@ -46,12 +46,17 @@ class _Waiting:
 
     __slots__ = ("connection", "deadline_s", "error", "left", "parked")
 
-    def __init__(self, deadline_s: float, hub: Any) -> None:
+    def __init__(self, deadline_s: float, greenlet: Any) -> None:
         self.deadline_s = deadline_s
-        self.parked = Waiter(hub)
+        self.parked: Any = greenlet  # None once it runs again: killed, say, after it was served and before it was woken
         self.connection: Connection | None = None
         self.error: Unavailable | None = None
         self.left = False  # no longer to be served; its place in the queue is skipped
+
+    def wake(self) -> None:
+        """For the hub to call."""
+        if self.parked is not None:
+            self.parked.switch(self)
 
 
 class Pool:
@@ -125,10 +130,11 @@ class Pool:
 
     def acquire(self) -> Connection:
         """Return a connection that was alive a moment ago; raise `PoolTimeout` or `DatabaseUnavailable`."""
-        self._check_hub()
+        if gevent.get_hub() is not self._hub:
+            self._check_hub()
         policy = self._policy
         while True:
-            now_s = time.monotonic()
+            now_s = monotonic()
             verdict = policy.acquire(now_s)
             if verdict is Verdict.TAKE:
                 connection = self._idle.pop()
@@ -146,15 +152,19 @@ class Pool:
         if not connection.clean:
             self.discard(connection)
             return False
-        connection.last_used_s = time.monotonic()
-        self._place(connection, self._policy.release())
+        connection.last_used_s = monotonic()
+        fate = self._policy.release()
+        if fate is Fate.KEEP:
+            self._idle.append(connection)
+        else:
+            self._place(connection, fate)
         return True
 
     def discard(self, connection: Connection, *, lost: bool = False) -> None:
         """Throw away a connection; `lost`: it was dead, so the idle ones may be as well."""
         self._discarded += 1
         if lost:
-            self._policy.lost(time.monotonic())
+            self._policy.lost(monotonic())
         connection.abandon(self._gone)
 
     def _gone(self) -> None:
@@ -169,7 +179,7 @@ class Pool:
             waiting = self._next_waiting()
             waiting.left = True
             waiting.connection = connection
-            self._hub.loop.run_callback(waiting.parked.switch, None)
+            self._hub.loop.run_callback(waiting.wake)
         else:
             connection.close()
 
@@ -180,24 +190,30 @@ class Pool:
                 return waiting
 
     def _wait(self, deadline_s: float) -> Connection:
-        waiting = _Waiting(deadline_s, self._hub)
+        waiting = _Waiting(deadline_s, gevent.getcurrent())
         self._queue.append(waiting)
         if self._expiry is None:
             self._arm_expiry(deadline_s)
-        self._settle()
+        if not self._policy.full:
+            self._settle()
         try:
-            waiting.parked.get()
+            woken_by = self._hub.switch()
+            if woken_by is not waiting:
+                raise InvalidSwitchError(f"a greenlet that waits for a connection was switched to with {woken_by!r}")
         except BaseException:
+            waiting.parked = None
             if waiting.connection is not None:
                 self.release(waiting.connection)
             elif not waiting.left:
                 waiting.left = True
                 self._policy.give_up()
             raise
-        if waiting.connection is None:
+        waiting.parked = None
+        connection: Connection | None = waiting.connection
+        if connection is None:
             assert waiting.error is not None
             raise waiting.error
-        return waiting.connection
+        return connection
 
     def _answers(self, connection: Connection) -> bool:
         try:
@@ -215,13 +231,13 @@ class Pool:
     # Waiters that leave without a connection
 
     def _arm_expiry(self, deadline_s: float) -> None:
-        self._expiry = self._hub.loop.timer(max(0.0, deadline_s - time.monotonic()))
+        self._expiry = self._hub.loop.timer(max(0.0, deadline_s - monotonic()))
         self._expiry.start(self._expire)
 
     def _expire(self) -> None:
         self._expiry.close()
         self._expiry = None
-        now_s = time.monotonic()
+        now_s = monotonic()
         queue = self._queue
         while queue and (queue[0].left or queue[0].deadline_s <= now_s):
             waiting = queue.popleft()
@@ -241,7 +257,7 @@ class Pool:
         waiting.left = True
         waiting.error = error
         self._policy.give_up()
-        self._hub.loop.run_callback(waiting.parked.switch, None)
+        self._hub.loop.run_callback(waiting.wake)
 
     def _timed_out(self) -> Unavailable:
         self._timeouts += 1
@@ -267,7 +283,7 @@ class Pool:
         if self._hub is None:
             return  # closed
         policy = self._policy
-        now_s = time.monotonic()
+        now_s = monotonic()
         if policy.waiters and policy.refusing(now_s):
             self._fail_waiters()
         for _ in range(policy.attempts_to_start(now_s)):
@@ -295,7 +311,7 @@ class Pool:
             self._connectors.discard(gevent.getcurrent())
             self._created += 1
             self._reason = ""
-            connection.last_used_s = time.monotonic()
+            connection.last_used_s = monotonic()
             self._place(connection, self._policy.connected())
             self._settle()
             self._log_change()
@@ -303,13 +319,13 @@ class Pool:
     def _attempt_failed(self, reason: str) -> None:
         self._connectors.discard(gevent.getcurrent())
         self._reason = reason
-        self._policy.connect_failed(time.monotonic())
+        self._policy.connect_failed(monotonic())
         self._settle()
         self._log_change()
 
     def _log_change(self) -> None:
         """Log once when the database goes down and once when it is back. Not from the hub: a handler may wait."""
-        now_s = time.monotonic()
+        now_s = monotonic()
         if self._policy.down and not self._down_since_s:
             self._down_since_s = now_s
             log.warning("database %s (%s) is down: %s", self.name, self._driver.shown, self._reason)

@@ -57,10 +57,7 @@ class Statement(NamedTuple):
     text: str
     pieces: tuple[str, ...]
     is_read: bool
-
-    @property
-    def parameters(self) -> int:
-        return len(self.pieces) - 1
+    parameters: int
 
 
 @lru_cache(_CACHED_STATEMENTS)
@@ -68,14 +65,14 @@ def for_mysql(sql: str) -> Statement:
     """Scan `sql` by MySQL's and MariaDB's rules."""
     pieces = _split(sql, _MYSQL_TOKEN)
     text = "%s".join(piece.replace("%", "%%") for piece in pieces) if len(pieces) > 1 else pieces[0]
-    return Statement(text, pieces, _READ.match(sql) is not None)
+    return Statement(text, pieces, _READ.match(sql) is not None, len(pieces) - 1)
 
 
 @lru_cache(_CACHED_STATEMENTS)
 def for_sqlite(sql: str) -> Statement:
     """Scan `sql` by SQLite's rules."""
     pieces = _split(sql, _SQLITE_TOKEN)
-    return Statement("?".join(pieces), pieces, _READ.match(sql) is not None)
+    return Statement("?".join(pieces), pieces, _READ.match(sql) is not None, len(pieces) - 1)
 
 
 def _split(sql: str, token: re.Pattern[str]) -> tuple[str, ...]:
