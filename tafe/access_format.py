@@ -34,7 +34,7 @@ import re
 import time
 from collections.abc import Callable, Collection
 from json.encoder import encode_basestring_ascii  # what json.dumps calls for a text, at a fifth of the cost
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 FORMATS: Final = ("json", "combined")
 
@@ -51,50 +51,49 @@ _MAX_REMEMBERED_TEXT: Final = 512
 
 CLIENT_LEFT: Final = 499
 _ADDRESS: Final = re.compile(r"[0-9A-Fa-f:.]{2,45}")
+_DIGITS: Final = tuple(f"{number:03d}" for number in range(1000))  # to write a float would be a fifth of a line's cost
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")  # in any locale
 
 _K = TypeVar("_K")
 _quoted: Callable[[str], str] = encode_basestring_ascii  # within quotes
 
 
-class Answered(Protocol):
-    """What is asked of an exchange."""
-
-    connection: Any  # with `remote_addr`
-    environ: dict[str, Any]
-    status: int  # 0: nothing was sent
-    body_bytes: int
-    fault: str  # in words of our own; "": none
-
-
-class Format(Protocol):
+class Format:
     """Makes lines, each with its end. `stamp` is what `stamp` has made of the time of day."""
 
     def stamp(self, epoch_ms: int) -> str:
         """The time as this format writes it."""
-        ...
+        raise NotImplementedError
 
-    def answered(self, stamp: str, exchange: Answered, took_s: float) -> str:
-        """A request that was read, whatever became of it."""
-        ...
+    def answered(
+        self,
+        stamp: str,
+        environ: dict[str, Any],
+        remote_addr: str,
+        status: int,
+        body_bytes: int,
+        took_s: float,
+        fault: str,
+    ) -> str:
+        """A request that was read, whatever became of it. `status` 0: nothing was sent; `fault` "": there was none."""
+        raise NotImplementedError
 
     def refused(self, stamp: str, remote_addr: str, status: int, body_bytes: int, why: str) -> str:
         """One that could not be read."""
-        ...
+        raise NotImplementedError
 
     def lost(self, stamp: str, count: int) -> str:
         """What stands in the place of `count` lines."""
-        ...
+        raise NotImplementedError
 
 
-class Json:
+class Json(Format):
     """See the module. `trusted_peers`: proxies whose X-Forwarded-For names the client."""
 
     def __init__(self, trusted_peers: Collection[str]) -> None:
         self._trusted_peers = trusted_peers
         self._requests: dict[tuple[str, str, int], str] = {}  # by method, target and status
         self._agents: dict[str | None, str] = {}
-        self._durations: dict[int, str] = {}  # by microseconds: to write a float costs as much as half the line
         self._second = -1
         self._date = ""  # of that second
 
@@ -104,12 +103,20 @@ class Json:
         if second != self._second:
             self._second = second
             self._date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._date}.{ms:03d}Z"
+        return f"{self._date}.{_DIGITS[ms]}Z"
 
-    def answered(self, stamp: str, exchange: Answered, took_s: float) -> str:
+    def answered(
+        self,
+        stamp: str,
+        environ: dict[str, Any],
+        remote_addr: str,
+        status: int,
+        body_bytes: int,
+        took_s: float,
+        fault: str,
+    ) -> str:
         """See `Format`."""
-        environ = exchange.environ
-        asked = (environ["REQUEST_METHOD"], environ["RAW_URI"], exchange.status)
+        asked = (environ["REQUEST_METHOD"], environ["RAW_URI"], status)
         try:
             request = self._requests[asked]
         except KeyError:
@@ -120,23 +127,18 @@ class Json:
         except KeyError:
             rest = self._agent(agent)
         took_us = int(took_s * 1e6)
-        try:
-            took_ms = self._durations[took_us]
-        except KeyError:
-            took_ms = self._duration(took_us)
-        remote_addr = exchange.connection.remote_addr
         if "HTTP_X_FORWARDED_FOR" in environ:
             client = client_of(environ["HTTP_X_FORWARDED_FOR"], remote_addr, self._trusted_peers)
             if client != remote_addr:
                 rest += f',"forwarded_for":"{client}"'
-        if exchange.fault:
-            rest += f',"fault":{_quoted_to(_MAX_TEXT, exchange.fault)}'
+        if fault:
+            rest += f',"fault":{_quoted_to(_MAX_TEXT, fault)}'
         request_id = _quoted(environ["tafe.request_id"])
         if len(request_id) > _MAX_TEXT:  # not one of ours: the application has put something else there
             request_id = _quoted_to(_MAX_TEXT, environ["tafe.request_id"])
         return (
-            f'{{"time":"{stamp}","remote_addr":"{remote_addr}{request}{exchange.body_bytes},"duration_ms":{took_ms}'
-            f',"request_id":{request_id},"user_agent":{rest}}}\n'
+            f'{{"time":"{stamp}","remote_addr":"{remote_addr}{request}{body_bytes},"duration_ms":'
+            f'{took_us // 1000}.{_DIGITS[took_us % 1000]},"request_id":{request_id},"user_agent":{rest}}}\n'
         )
 
     def _request(self, method: str, target: str, status: int) -> str:
@@ -151,11 +153,6 @@ class Json:
         _remember(self._agents, agent, len(agent or ""), quoted)
         return quoted
 
-    def _duration(self, took_us: int) -> str:
-        took_ms = f"{took_us / 1000:.3f}"
-        _remember(self._durations, took_us, 0, took_ms)
-        return took_ms
-
     def refused(self, stamp: str, remote_addr: str, status: int, body_bytes: int, why: str) -> str:
         """See `Format`."""
         return (
@@ -169,7 +166,7 @@ class Json:
         return f'{{"time":"{stamp}","lost":{count}}}\n'
 
 
-class Combined:
+class Combined(Format):
     """See the module. `trusted_peers`: proxies whose X-Forwarded-For names the client."""
 
     def __init__(self, trusted_peers: Collection[str]) -> None:
@@ -188,23 +185,30 @@ class Combined:
             self._date = time.strftime(f"%d/{_MONTHS[at.tm_mon - 1]}/%Y:%H:%M:%S +0000", at)
         return self._date
 
-    def answered(self, stamp: str, exchange: Answered, took_s: float) -> str:  # noqa: ARG002 - it has no field for it
+    def answered(
+        self,
+        stamp: str,
+        environ: dict[str, Any],
+        remote_addr: str,
+        status: int,
+        body_bytes: int,
+        took_s: float,  # noqa: ARG002 - it has no field for it
+        fault: str,  # noqa: ARG002 - it has no field for it
+    ) -> str:
         """See `Format`."""
-        environ = exchange.environ
         asked = (environ["REQUEST_METHOD"], environ["RAW_URI"], environ["SERVER_PROTOCOL"])
         request = self._requests.get(asked)
         if request is None:
             method, target, version = asked
             request = _quoted_to(_MAX_REQUEST, f"{method} {without_query(target)} {version}")
             _remember(self._requests, asked, len(target), request)
-        client = exchange.connection.remote_addr
+        client = remote_addr
         if "HTTP_X_FORWARDED_FOR" in environ:
             client = client_of(environ["HTTP_X_FORWARDED_FOR"], client, self._trusted_peers)
         referer = environ.get("HTTP_REFERER")
         referer = self._text(referer and without_query(referer))
         agent = self._text(environ.get("HTTP_USER_AGENT"))
-        status = exchange.status or CLIENT_LEFT
-        return f"{client or '-'} - - [{stamp}] {request} {status} {exchange.body_bytes} {referer} {agent}\n"
+        return f"{client or '-'} - - [{stamp}] {request} {status or CLIENT_LEFT} {body_bytes} {referer} {agent}\n"
 
     def _text(self, text: str | None) -> str:
         quoted = self._texts.get(text)

@@ -13,9 +13,9 @@ import logging
 import time
 from collections.abc import Collection
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
-from tafe.access_format import Answered, Combined, Format, Json
+from tafe.access_format import Combined, Format, Json
 from tafe.errors import UsageError
 from tafe.log_writer import LogWriter
 
@@ -28,10 +28,15 @@ class Peer(Protocol):
     remote_addr: str
 
 
-class Timed(Answered, Protocol):
-    """An exchange that knows when it began."""
+class Timed(Protocol):
+    """What is asked of an exchange."""
 
+    connection: Any  # a `Peer`
+    environ: dict[str, Any]
+    status: int  # 0: nothing was sent
+    body_bytes: int
     begun_s: float  # by the monotonic clock: when the head was complete
+    fault: str  # in words of our own; "": none
 
 
 class AccessLog:
@@ -54,8 +59,6 @@ class AccessLog:
                 f"the access log cannot be written to {target!r}: {error.strerror}",
                 allowed="a file that this user can append to, - for standard output, or fd:N",
             ) from error
-        self._line = self._format.answered  # on the hot path no bound method is made
-        self._write = self._writer.write
 
     def answered(self, exchange: Timed) -> None:
         """The request's answer was sent, or given up. Never raises."""
@@ -64,13 +67,22 @@ class AccessLog:
             if now_s >= self._stamp_ends_s:
                 self._stamp_ends_s = now_s + 0.001
                 self._stamp = self._now()
-            self._write(self._line(self._stamp, exchange, now_s - exchange.begun_s))
+            line = self._format.answered(
+                self._stamp,
+                exchange.environ,
+                exchange.connection.remote_addr,
+                exchange.status,
+                exchange.body_bytes,
+                now_s - exchange.begun_s,
+                exchange.fault,
+            )
+            self._writer.write(line)
         except Exception:  # noqa: BLE001 - whatever the application has made of its environ, the others go on
             self._fail()
 
     def refused(self, connection: Peer, status: int, body_bytes: int, why: str) -> None:
         """A request that could not be read was refused, with a body of `body_bytes`. `why`: in words of our own."""
-        self._write(self._format.refused(self._now(), connection.remote_addr, status, body_bytes, why))
+        self._writer.write(self._format.refused(self._now(), connection.remote_addr, status, body_bytes, why))
 
     def reopen(self) -> None:
         """The file was renamed: go on in a new one of its name."""
