@@ -32,7 +32,7 @@ class Shared:
     deadlines: Deadlines
     greenlets: GreenletPool
     head_parser: HeadParser
-    make_environ: Callable[[dict[str, Any]], dict[str, Any]] | None  # pywsgi's `environ_class`; None: a dict
+    make_environ: type[dict[str, Any]] | None  # pywsgi's `environ_class`; None: a dict
     exchange_class: type[Exchange]
     current_application: Application  # changed by the worker when the application has started
     observer: Observer | None  # None from when it failed
