@@ -101,7 +101,7 @@ class Connection(Transport):
 
     def _on_end(self) -> None:
         """The client sends no more. It may still wait for the answer of what runs."""
-        if self._state in (State.NEXT, State.WAITING, State.RUNNING):
+        if self._state in (State.NEXT, State.WAITING, State.RUNNING, State.SENDING):
             self._pause()
         else:
             self.close()
@@ -241,8 +241,9 @@ class Connection(Transport):
         server = self.server
         server.in_flight -= 1
         self.exchange = None
-        # Rare: told to close; read ahead; the watcher is stopped (end of file, a streamed body); others wait.
-        if not exchange.keep or self._buffer or self._paused or server.waiting:
+        # Rare: told to close; read ahead; the watcher is stopped (end of file, a streamed body); others wait; a slow
+        # reader has not taken all.
+        if not exchange.keep or self._buffer or self._paused or server.waiting or self._rest is not None:
             self._finish_rare(exchange)
             return
         self._state = _IDLE
@@ -264,7 +265,24 @@ class Connection(Transport):
             exchange.keep = exchange.keep and not self.gone and stream.discard(DISCARD_BYTES, self.read_ahead)
         if self.gone or not exchange.keep:
             self._close_after(exchange)
-            return
+        elif self._rest is not None:
+            self._state = State.SENDING
+            self._begin_rest(self._rest)
+        else:
+            self._go_on()
+
+    def rest_ended(self) -> None:
+        """A slow reader has taken the whole answer, or cannot any more."""
+        if self.gone:
+            self.close()
+        elif self.server.draining:
+            self._linger()
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """To the next request."""
+        server = self.server
         if self._buffer:
             self._state = State.NEXT
             self.expires_s = NEVER
@@ -286,12 +304,8 @@ class Connection(Transport):
         """Read on, if what was read so far is not enough and more can come."""
         if self._state in (State.HEAD, State.BODY) and self.eof:
             self.close()
-        elif self._state is not State.CLOSED and not self._streams():
-            self._resume()
-
-    def _streams(self) -> bool:
-        """The request's greenlet reads the body itself."""
-        return self.exchange is not None and self.exchange.stream is not None
+        elif self._state is not State.CLOSED and (self.exchange is None or self.exchange.stream is None):
+            self._resume()  # else the request's greenlet reads the body itself
 
     def expired(self) -> None:
         """The current deadline has passed (called by `Deadlines`)."""
@@ -302,7 +316,7 @@ class Connection(Transport):
             self.refuse(Refusal(408, "the head took too long"))
         elif state is State.BODY:
             self.refuse(Refusal(408, "the body took too long"))
-        elif state in (State.IDLE, State.LINGERING):
+        elif state in (State.IDLE, State.LINGERING, State.SENDING):
             self.close()
         elif state is State.WAITING:
             self.refuse(Refusal(503, "the server is busy"))
@@ -370,6 +384,8 @@ class Connection(Transport):
         """Close now. A running request's writes fail from here on."""
         if self._state is not State.CLOSED:
             self._leave_gathering()
+            if self._rest is not None:
+                self._drop_rest(self._rest)
             self._state = State.CLOSED
             self._close_socket()
             self.server.forget(self)

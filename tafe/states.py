@@ -15,8 +15,9 @@ class State(enum.IntEnum):
     BODY = 3  # a small declared body is being gathered
     WAITING = 4  # complete, and the worker runs as many requests as it may
     RUNNING = 5  # a greenlet has it
-    LINGERING = 6  # answered for good; what still comes is thrown away
-    CLOSED = 7
+    SENDING = 6  # the request is over, and a slow reader still takes its answer
+    LINGERING = 7  # answered for good; what still comes is thrown away
+    CLOSED = 8
 
 
 SUCCESSORS: Final[dict[State, frozenset[State]]] = {
@@ -25,7 +26,8 @@ SUCCESSORS: Final[dict[State, frozenset[State]]] = {
     State.HEAD: frozenset({State.BODY, State.WAITING, State.RUNNING, State.LINGERING, State.CLOSED}),
     State.BODY: frozenset({State.WAITING, State.RUNNING, State.LINGERING, State.CLOSED}),
     State.WAITING: frozenset({State.RUNNING, State.LINGERING, State.CLOSED}),
-    State.RUNNING: frozenset({State.IDLE, State.NEXT, State.LINGERING, State.CLOSED}),
+    State.RUNNING: frozenset({State.IDLE, State.NEXT, State.SENDING, State.LINGERING, State.CLOSED}),
+    State.SENDING: frozenset({State.IDLE, State.NEXT, State.LINGERING, State.CLOSED}),
     State.LINGERING: frozenset({State.CLOSED}),
     State.CLOSED: frozenset(),
 }

@@ -3,7 +3,7 @@ from tafe.shared cimport Shared
 cdef class Transport:
     cdef public Shared server
     cdef public object remote_addr, remote_port, send, waits
-    cdef public object _sock, _recv, _watcher
+    cdef public object _sock, _recv, _watcher, _rest
     cdef public object _buffer
     cdef public bint eof, gone, _paused
     cdef public double expires_s, queued_s
@@ -15,4 +15,5 @@ cdef class Transport:
     cpdef _resume(self)
     cpdef expire_in(self, double timeout_s)
     cpdef write(self, data)
+    cpdef write_last(self, data, body=*)
     cpdef pause(self)

@@ -37,6 +37,17 @@ class Wait(enum.IntEnum):
     WHOLE = 2  # the request's own comes first, or none
 
 
+class Rest:
+    """What a slow reader has yet to take of an answer whose request is over: all that is left of it."""
+
+    __slots__ = ("expires_s", "view", "watcher")
+
+    def __init__(self, view: memoryview, expires_s: float) -> None:
+        self.view = view
+        self.expires_s = expires_s  # the request's own deadline, or NEVER
+        self.watcher: Any = None  # for room, from when the request's greenlet is through
+
+
 class Transport:
     """A socket of the server's loop. Subclasses define `on_readable` and `expired`."""
 
@@ -44,6 +55,7 @@ class Transport:
         "_buffer",
         "_paused",
         "_recv",
+        "_rest",
         "_sock",
         "_watcher",
         "eof",
@@ -68,6 +80,7 @@ class Transport:
         self._recv = sock.recv
         self._buffer = b""  # received, and not used yet
         self._paused = False  # the watcher is stopped
+        self._rest: Rest | None = None
         self.waits = Wait.NOT  # a greenlet waits in `receive` or `write`
         self.queued_s = NEVER  # Deadlines' own
         self.expires_s = monotonic() + server.idle_timeout_s
@@ -80,6 +93,10 @@ class Transport:
 
     def finish(self, exchange: Exchange) -> None:
         """The request's answer was sent, or given up (called by it)."""
+        raise NotImplementedError
+
+    def rest_ended(self) -> None:
+        """The rest of the answer was sent, or given up (called by `_send_rest`)."""
         raise NotImplementedError
 
     def expired(self) -> None:
@@ -152,6 +169,23 @@ class Transport:
             sent = len(head)
         self._write_rest(memoryview(body)[sent - len(head) :])
 
+    def write_last(self, data: bytes, body: bytes = b"") -> None:
+        """Send the last of an answer, `body` after `data` without joining them. Raises `ClientGone`.
+
+        What finds no room is kept for the hub, which sends it as the client takes it (`_send_rest`): the request's
+        greenlet need not wait for a slow reader, and nothing but these bytes is held for it.
+        """
+        try:
+            sent = self._sock.sendmsg((data, body)) if body else self.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.gone = True
+            raise ClientGone(str(error)) from error
+        if sent != len(data) + len(body):
+            left = memoryview(body)[sent - len(data) :] if sent > len(data) else memoryview(data[sent:] + body)
+            self._rest = Rest(left, self.expires_s)
+
     def write_file(self, fd: int, offset: int, size: int) -> int:
         """Have the kernel send up to `size` bytes of a file, waiting for room; 0 at its end. Raises `ClientGone`."""
         while True:
@@ -210,6 +244,43 @@ class Transport:
                 self.expires_s = request_expires_s
             self.waits = Wait.NOT
             server.max_in_flight -= 1
+
+    # -- for the hub, when the request's greenlet is through
+
+    def _begin_rest(self, rest: Rest) -> None:
+        """Send what is left of the answer. The request counts until then, without keeping others from their turn."""
+        self.server.in_flight += 1
+        self.server.lend_place()
+        rest.watcher = self.server.loop.io(self._sock.fileno(), _WRITE)
+        rest.watcher.start(self._send_rest, rest)
+        self._await_room(rest)
+
+    def _await_room(self, rest: Rest) -> None:
+        timeout_s = self.server.limits.write_timeout_s
+        self.expires_s = min(monotonic() + timeout_s, rest.expires_s) if timeout_s else rest.expires_s
+        self.server.deadlines.queue(self)
+
+    def _send_rest(self, rest: Rest) -> None:
+        """There is room: one send, and then it is others' turn."""
+        try:
+            rest.view = rest.view[self.send(rest.view) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.gone = True
+        if rest.view and not self.gone:
+            self._await_room(rest)
+        else:
+            self._drop_rest(rest)
+            self.rest_ended()
+
+    def _drop_rest(self, rest: Rest) -> None:
+        self._rest = None
+        if rest.watcher is not None:
+            rest.watcher.stop()
+            rest.watcher.close()
+            self.server.max_in_flight -= 1
+            self.server.in_flight -= 1
 
     # -- the end
 

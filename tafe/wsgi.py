@@ -149,9 +149,9 @@ class Exchange:
                     size = len(body)
                     end = _length_ends.get(size) or _length_end(size)
                     if size <= JOINED_BYTES:
-                        connection.write(b"".join((head[0], server.own_lines, end, body)))
+                        connection.write_last(b"".join((head[0], server.own_lines, end, body)))
                     else:
-                        connection.write_both(b"".join((head[0], server.own_lines, end)), body)
+                        connection.write_last(b"".join((head[0], server.own_lines, end)), body)
                 else:
                     self._send_result(result)
             else:
