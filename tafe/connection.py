@@ -241,8 +241,7 @@ class Connection(Transport):
         server = self.server
         server.in_flight -= 1
         self.exchange = None
-        # Rare: told to close; read ahead; the watcher is stopped (end of file, a streamed body); others wait; a slow
-        # reader has not taken all.
+        # Rare: told to close; read ahead; watcher stopped (end of file, streamed body); others wait; a slow reader.
         if not exchange.keep or self._buffer or self._paused or server.waiting or self._rest is not None:
             self._finish_rare(exchange)
             return
@@ -301,9 +300,8 @@ class Connection(Transport):
             self._go_on_reading()
 
     def _go_on_reading(self) -> None:
-        """Read on, if what was read so far is not enough and more can come."""
         if self._state in (State.HEAD, State.BODY) and self.eof:
-            self.close()
+            self.close()  # what was read is not enough, and no more can come
         elif self._state is not State.CLOSED and (self.exchange is None or self.exchange.stream is None):
             self._resume()  # else the request's greenlet reads the body itself
 
