@@ -120,7 +120,8 @@ def config(**given: Any) -> int:
 @click.option("--format", "format_", metavar="text|json", default="text", help="How to show it. [default text]")
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output.")
 @click.option("--since", metavar="DURATION|MOMENT", help="Leave out what is older: 15m, 2h, 7d, or ISO 8601.")
-def report(directories: tuple[str, ...], format_: str, output: str | None, since: str | None) -> int:
+@click.option("--allow", metavar="FILE", help="A list of stalls that are accepted for a time; see the README.")
+def report(directories: tuple[str, ...], format_: str, output: str | None, since: str | None, allow: str | None) -> int:
     """Show what the profiler has recorded in DIR..., several workers and machines together."""
     for path in directories:
         if os.path.isfile(path):
@@ -128,7 +129,7 @@ def report(directories: tuple[str, ...], format_: str, output: str | None, since
             raise UsageError(f"{path!r} is a file", allowed="directories", try_=f"tafe report {folder}")
     from tafe import profiling
 
-    return profiling.report(list(directories), format_, output, since)
+    return profiling.report(list(directories), format_, output, since, allow)
 
 
 @cli.command()

@@ -61,10 +61,12 @@ def stop() -> None:
         _session = None
 
 
-def report(directories: list[str], format_: str, output: str | None, since: str | None = None) -> int:
+def report(
+    directories: list[str], format_: str, output: str | None, since: str | None = None, allow: str | None = None
+) -> int:
     """Print the report of these directories; the exit status. Raises `UsageError` for what cannot be shown."""
     try:
-        return run_report(directories, format_, output, since)
+        return run_report(directories, format_, output, since, allow)
     except profiler.ProfilerError as error:
         raise _usage(error) from error
 

@@ -290,12 +290,13 @@ class Settings:
     connections: int = _row(
         "size limits", values.NUMBER, _LIMITS.connections,
         "Most open connections of a worker.",
-        "about 3 KiB each when idle",
+        "about 1 KiB each when idle",
         name="max_connections", low=1, high=1_000_000,
     )  # fmt: skip
     in_flight: int = _row(
         "size limits", values.NUMBER, _LIMITS.in_flight,
-        "Most requests of a worker that run at once; others wait in order of arrival.",
+        "Most requests of a worker that run at once; others wait in order of arrival. Requests that wait for their own "
+        "client, to send its body or to take its answer, do not count.",
         "a greenlet each; more than this only wait for one another",
         name="max_in_flight", low=1, high=100_000,
     )  # fmt: skip
