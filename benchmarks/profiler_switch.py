@@ -1,19 +1,21 @@
-"""What the profiler's hook costs: a switch, a request, a request that waits, a turn of the loop.
+"""What the profiler's hook costs, compiled and interpreted: a switch, a request, one that waits, a turn of the loop.
 
-    python -m benchmarks.profiler_switch                  ns, the least of several rounds, and the least bare
-    round beside it python -m benchmarks.profiler_switch --instructions   instructions, from valgrind: (2 N
-    rounds - N rounds) / N
+    python -m benchmarks.profiler_switch                    ns: the least of several rounds
+    python -m benchmarks.profiler_switch --instructions     in user space, by valgrind: (3 N rounds - N rounds) / 2 N
 
-A round switches to another greenlet and back, two switches, as a hello request does. `request` adds begin,
-end and the folding of finished requests, with one turn of the loop for 64 of them; `waiting` adds two more
-switches inside the request, as one query does. `turn` is the three callbacks that frame a turn of the loop,
-which serve all requests of that turn; libev's own work to call them is not in it.
-Instructions repeat within a percent and do not depend on what else the machine does; ns do.
+A round switches to another greenlet and back, two switches, as a hello request does; `tracer` has the cheapest tracer
+there can be, so that is what greenlet itself takes to call any. `request` adds begin, end and the folding of finished
+requests, with one turn of the loop for 64 of them; `waiting` adds two more switches inside the request, as one query
+does. `turn` is the three callbacks that frame a turn of the loop, which serve all requests of that turn; libev's own
+work to call them is not in it. The caller is interpreted, and its loop, some 800 instructions, is in `request`.
+Instructions repeat within a few percent (greenlet copies stacks with malloc, whose work depends on the addresses) and
+do not depend on what else the machine does; ns do.
 """
 
 from __future__ import annotations
 
 import argparse
+import operator
 import os
 import re
 import subprocess
@@ -23,13 +25,14 @@ from collections import deque
 from collections.abc import Callable
 
 from gevent import get_hub
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent, greenlet, settrace
 
+import profiler
 from profiler import hook as hooks
 from profiler.recorder import Recorder
 from profiler.usage import Meter
 
-MODES = ("bare", "switch", "request", "waiting", "turn")
+MODES = ("bare", "tracer", "switch", "request", "waiting", "turn")
 ROUNDS = 30_000  # of the timed runs; some 50 ms each
 REPEATS = 15  # of which the fastest counts: the others were disturbed
 COUNTED = 2_560  # rounds under valgrind: 20 batches, and the interpreter has specialised its bytecode long before
@@ -79,7 +82,9 @@ def make_step(mode: str) -> tuple[Callable[[], object], hooks.Hook]:
         hook.before_poll()
         hook.after_poll()
 
-    if mode != "bare":
+    if mode == "tracer":
+        settrace(operator.is_)  # of two arguments, in C, and makes nothing
+    elif mode != "bare":
         hook.install()
     if mode == "turn":
         return turn, hook
@@ -102,33 +107,49 @@ def run(step: Callable[[], object], rounds: int) -> None:
 
 def nanoseconds(mode: str) -> float:
     """The least of the repeats, a round."""
-    step, hook = make_step(mode)
+    step, _ = make_step(mode)
     best_s = float("inf")
     for _ in range(REPEATS):
         started_s = time.perf_counter()
         run(step, ROUNDS)
         best_s = min(best_s, time.perf_counter() - started_s)
-    if mode != "bare":
-        hook.remove()
     return best_s / ROUNDS * 1e9
 
 
-def instructions(mode: str) -> float:
+def in_process(compiled: bool, *arguments: str, under: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """This module in a process of its own, which loads the modules of one kind."""
+    return subprocess.run(
+        [*under, sys.executable, "-m", "benchmarks.profiler_switch", *arguments],
+        env={**os.environ, "PROFILER_COMPILED": str(int(compiled))},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+
+def instructions(mode: str, compiled: bool) -> float:
     """What a round executes in user space, by valgrind."""
     counted = []
-    for rounds in (COUNTED, 2 * COUNTED):
-        command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable]
-        printed = subprocess.run(
-            [*command, "-m", "benchmarks.profiler_switch", "--count", mode, "--rounds", str(rounds)],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        found = re.search(r"Collected : (\d+)", printed.stderr)
+    for rounds in (COUNTED, 3 * COUNTED):
+        under = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+        said = in_process(compiled, "--count", mode, "--rounds", str(rounds), under=under).stderr
+        found = re.search(r"Collected : (\d+)", said)
         if found is None:
-            raise SystemExit(f"valgrind said something unexpected:\n{printed.stderr}")
+            raise SystemExit(f"valgrind said something unexpected:\n{said}")
         counted.append(int(found[1]))
-    return (counted[1] - counted[0]) / COUNTED
+    return (counted[1] - counted[0]) / (2 * COUNTED)
+
+
+def table(measured: dict[str, dict[str, float]], unit: str) -> list[str]:
+    """Lines: what each mode takes more than bare, and from that what a switch and a request do."""
+    lines = [f"{unit + ' a round':<38}" + "".join(f"{kind:>14}" for kind in measured)]
+    rows = {"bare: two switches without a profiler": {kind: of["bare"] for kind, of in measured.items()}}
+    # Four bare switches have no profiler in a waiting request, none in a turn.
+    for mode, bare in (("tracer", 1), ("switch", 1), ("request", 1), ("waiting", 2), ("turn", 0)):
+        rows[f"{mode}, more than bare"] = {kind: of[mode] - bare * of["bare"] for kind, of in measured.items()}
+    rows["a switch"] = {kind: (of["switch"] - of["bare"]) / 2 for kind, of in measured.items()}
+    rows["a request besides its switches"] = {kind: of["request"] - of["switch"] for kind, of in measured.items()}
+    return lines + [f"{name:<38}" + "".join(f"{value:>14,.0f}" for value in row.values()) for name, row in rows.items()]
 
 
 def main() -> None:
@@ -137,20 +158,26 @@ def main() -> None:
     parser.add_argument("--instructions", action="store_true")
     parser.add_argument("--count", choices=MODES, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=COUNTED, help=argparse.SUPPRESS)
+    parser.add_argument("--time", choices=MODES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.count:
         run(make_step(given.count)[0], given.rounds)
         os._exit(0)  # the end of the interpreter is not to be counted
-    measure, unit = (instructions, "instructions") if given.instructions else (nanoseconds, "ns")
-    bare = 0.0
-    print(f"{'':<8} {unit + ' a round':>22} {'more than bare':>16}")
-    for mode in MODES:
-        value = measure(mode)
-        if mode == "bare":
-            bare = value
-        # Four bare switches have no profiler in a waiting request, none in a turn.
-        without = {"waiting": 2 * bare, "turn": 0.0}.get(mode, bare)
-        print(f"{mode:<8} {value:>22,.0f} {value - without:>16,.0f}")
+    if given.time:
+        print(nanoseconds(given.time))
+        return
+    kinds = {"interpreted": False} if profiler.why_interpreted else {"compiled": True, "interpreted": False}
+    measured: dict[str, dict[str, float]] = {kind: {} for kind in kinds}
+    for mode in MODES:  # one kind beside the other: the machine may be slower later
+        for kind, compiled in kinds.items():
+            measured[kind][mode] = (
+                instructions(mode, compiled)
+                if given.instructions
+                else float(in_process(compiled, "--time", mode).stdout)
+            )
+    print("\n".join(table(measured, "instructions" if given.instructions else "ns")))
+    if profiler.why_interpreted:
+        print(f"compiled: not measured, {profiler.why_interpreted}")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,6 @@ cdef class Hook:
     cpdef end(self, Span span, bint error=*)
     @cython.locals(other=Span)
     cdef _end_elsewhere(self, Span span, bint error)
-    cdef _done(self, Span span, double now, bint error)
     @cython.locals(record=Slice, span=Span, start=double)
     cdef _over(self, object origin, double now)
     @cython.locals(record=Slice, harm_s=double)

@@ -229,22 +229,23 @@ class Hook:
             span.longest_slice_s = busy_s
         if now - self._start >= self._threshold_s:
             self._late = span
-        self._done(span, now, error)
+        span.total_s = now - span.started_s
+        if error:
+            span.error = True
+            self._errors.append(span)
+        self._batch.append(span)
 
     def _end_elsewhere(self, span: Span, error: bool) -> None:
         # By another greenlet than began it (a timeout, a disconnect): it counts as waiting until now. Or ended twice.
         for suspended, other in self._suspended.items():
             if other is span:
                 del self._suspended[suspended]
-                self._done(span, clock(), error)
+                span.total_s = clock() - span.started_s
+                if error:
+                    span.error = True
+                    self._errors.append(span)
+                self._batch.append(span)
                 break
-
-    def _done(self, span: Span, now: float, error: bool) -> None:
-        span.total_s = now - span.started_s
-        if error:
-            span.error = True
-            self._errors.append(span)
-        self._batch.append(span)
 
     def _over(self, origin: greenlet, now: float) -> None:
         span = self._late or self._active or getattr(origin, _INHERITED, None)

@@ -17,6 +17,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from profiler import why_interpreted
 from profiler.errors import ProfilerError
 from profiler.model import SCHEMA
 from profiler.native import Signal, sleep, start_thread
@@ -62,6 +63,7 @@ class Writer:
             "pid": os.getpid(),
             "worker": worker,
             "threshold_s": threshold_s,
+            "hook": "interpreted" if why_interpreted else "compiled",
             "started": round(time.time(), 3),  # of the session: the same in all its files
         }
         try:

@@ -36,7 +36,8 @@ def _head(report: dict[str, Any]) -> list[str]:
     lines = [
         f"{_many(len(workers), 'worker')}, {_many(requests, 'request')}, {covered}",
         f"{_many(over, 'slice')} of {report['threshold_ms']:g} ms or more",
-        f"hub busy {busiest:.0%} of the time, {costliest:.1%} of that for the profiler (the worst worker's)",
+        f"hub busy {busiest:.0%} of the time, {costliest:.1%} of that for the profiler (the worst worker's)"
+        + _hook(workers),
         f"hub delay p50 {_ms(delay['p50'])}, p99 {_ms(delay['p99'])}, max {_ms(delay['max'])}",
     ]
     dropped = sum(worker["dropped"] for worker in workers)
@@ -46,6 +47,12 @@ def _head(report: dict[str, Any]) -> list[str]:
     if displaced:
         lines.append(f"the tracer was displaced {_many(displaced, 'time')}: something else calls greenlet.settrace")
     return lines
+
+
+def _hook(workers: list[dict[str, Any]]) -> str:
+    """Whether it is compiled, which makes it cost a third."""
+    kinds = sorted({worker["hook"] for worker in workers} - {"unknown"})
+    return f", hook {' or '.join(kinds)}" if kinds else ""
 
 
 def _sites(report: dict[str, Any]) -> list[str]:

@@ -48,6 +48,7 @@ def _worker(worker: Worker) -> dict[str, Any]:
         "overhead_ratio": min(1.0, round(worker.overhead_s / busy_s, 4)) if busy_s else 0.0,
         "dropped": worker.dropped,
         "displaced": worker.displaced,
+        "hook": worker.hook,
     }
 
 

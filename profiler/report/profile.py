@@ -32,6 +32,7 @@ class Worker:
     host: str = ""
     pid: int = 0
     threshold_s: float | None = None
+    hook: str = "unknown"  # or compiled, or interpreted
     start_s: float = 0.0
     end_s: float = 0.0  # 0.0: nothing of it is in the window
     requests: int = 0
@@ -197,6 +198,7 @@ def add_header(line: dict[str, Any]) -> Worker:
         host=text(line["host"]),
         pid=_count(line["pid"]),
         threshold_s=_seconds(line["threshold_s"]),
+        hook=text(line.get("hook", "unknown")),
         start_s=moment(line.get("started", line["t"])),
     )
 

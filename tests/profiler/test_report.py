@@ -42,6 +42,7 @@ CONTRACT = {
             "overhead_ratio": NUMBER,
             "dropped": int,
             "displaced": int,
+            "hook": str,
         }
     ],
     "hub": {"delay_ms": QUANTILES},
