@@ -41,10 +41,12 @@ class BuildExt(build_ext):
 
     def run(self) -> None:
         """Build into the build's folder; when it is to be in place, copy from there."""
-        bases = [Path(self.build_lib), *([Path()] if self.inplace else [])]
         packages: dict[str, list[str]] = {}
         for ext in self.extensions:
             packages.setdefault(ext.name.partition(".")[0], []).append(_replaced(ext.name))
+        if self.inplace and all(_is_fresh(package, modules) for package, modules in packages.items()):
+            return
+        bases = [Path(self.build_lib), *([Path()] if self.inplace else [])]
         for base in bases:
             for package in packages:
                 shutil.rmtree(base / package / FOLDER, ignore_errors=True)
