@@ -24,21 +24,8 @@ from pymysql import connections, err
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
 from tafe.db.channel import Channel, can_carry
-from tafe.db.resultset import (
-    END_BYTES,
-    END_OF_LIST,
-    HEADER,
-    NULL,
-    WHOLE,
-    Decoders,
-    Shape,
-    Shapes,
-    length_encoded,
-    records,
-    row,
-    rows,
-    shapes,
-)
+from tafe.db.packets import END_BYTES, END_OF_LIST, HEADER, NULL, WHOLE
+from tafe.db.resultset import Decoders, Shape, Shapes, length_encoded, records, row, rows, shapes
 
 # An answer of a few rows fits; the buffer is made for each one, and cut to what came.
 _FIRST_BYTES: Final = 16 * 1024
@@ -337,12 +324,12 @@ class Connection(connections.Connection):
         number = self._next_seq_id
         count = self._read_packet().get_all_data()  # type: ignore[no-untyped-call]
         columns = [self._read_packet().get_all_data() for _ in range(count[0])]  # type: ignore[no-untyped-call]
-        packets = b""
+        described_by = b""
         if number == 1:
             parts = enumerate((count, *columns), 1)
-            packets = b"".join([_length(len(part) | (n & 0xFF) << 24) + part for n, part in parts])
+            described_by = b"".join([_length(len(part) | (n & 0xFF) << 24) + part for n, part in parts])
         try:
-            return table.learn(tuple(columns), packets)
+            return table.learn(tuple(columns), described_by)
         except BaseException:
             self._force_close()
             raise

@@ -26,16 +26,17 @@ from pymysql.connections import TEXT_TYPES
 from pymysql.constants import FIELD_TYPE, SERVER_STATUS
 from pymysql.protocol import FieldDescriptorPacket
 
+from tafe.db import packets
+
 Decoder = Callable[[bytes], Any]
 
-HEADER: Final = 4  # bytes before each packet: its length in three, its number in one
-WHOLE: Final = 0xFFFFFF  # a packet of this length goes on in the next one
-EOF: Final = 0xFE  # first byte of a packet of less than 9 bytes that ends a list
-END_BYTES: Final = 9  # such a packet's
-# How it begins, by its number.
-END_OF_LIST: Final = tuple([bytes((5, 0, 0, number, EOF)) for number in range(256)])
-ERROR: Final = 0xFF
-NULL: Final = 0xFB  # in place of a length; above it are lengths in more bytes
+# These have C types in resultset.pxd.
+_WHOLE: Final = packets.WHOLE
+_EOF: Final = packets.EOF
+_ERROR: Final = packets.ERROR
+_NULL: Final = packets.NULL
+_END_BYTES: Final = packets.END_BYTES
+_END_OF_LIST: Final = packets.END_OF_LIST
 _MORE_RESULTS: Final = SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
 _BINARY: Final = 63  # the character set of columns that hold bytes
 
@@ -51,7 +52,17 @@ _ALIKE: Final = 8
 class Shape:
     """What is known of results whose columns are described by the same bytes."""
 
-    __slots__ = ("columns", "decoders", "description", "fields", "first_row", "names", "packets", "rows_at", "size")
+    __slots__ = (
+        "columns",
+        "decoders",
+        "described_by",
+        "description",
+        "fields",
+        "first_row",
+        "names",
+        "rows_at",
+        "size",
+    )
 
     def __init__(self, fields: list[Any], decoders: tuple[Decoder, ...]) -> None:
         self.fields = fields
@@ -60,8 +71,8 @@ class Shape:
         self.decoders = decoders
         self.columns = tuple(zip(self.names, decoders, strict=True))
         self.first_row = (len(fields) + 3) & 0xFF  # its packet's number: a count, the columns and an end come before it
-        self.packets = b""  # column count and columns as received in a first result, headers included; empty until then
-        self.size = 0
+        self.described_by = b""  # the packets of count and columns, as a first result has them; empty until one came
+        self.size = 0  # of these
         self.rows_at = 0  # where the first row begins behind them
 
 
@@ -80,12 +91,12 @@ class Shapes:
         """Return the shape described by the packets 1 and up, with which `data` begins; None: not known, or not all."""
         if len(data) > 5:
             for shape in self._by_first.get(data[: 9 + data[5]], ()):
-                if data[: shape.size] == shape.packets:
+                if data[: shape.size] == shape.described_by:
                     return shape
         return None
 
-    def learn(self, columns: tuple[bytes, ...], packets: bytes) -> Shape:
-        """The shape of these descriptions. `packets`: if they are of a first result, the bytes to find it by."""
+    def learn(self, columns: tuple[bytes, ...], described_by: bytes) -> Shape:
+        """The shape of these descriptions. `described_by`: of a first result, the bytes to find it by."""
         shape = self._by_columns.get(columns)
         if shape is None:
             fields = [FieldDescriptorPacket(column, self.encoding) for column in columns]
@@ -94,11 +105,11 @@ class Shapes:
                 self._by_columns.clear()
                 self._by_first.clear()
             self._by_columns[columns] = shape
-        if packets:
-            shape.packets = packets
-            shape.size = len(packets)
-            shape.rows_at = shape.size + END_BYTES
-            alike = self._by_first.setdefault(packets[: 9 + packets[5]], [])
+        if described_by:
+            shape.described_by = described_by
+            shape.size = len(described_by)
+            shape.rows_at = shape.size + _END_BYTES
+            alike = self._by_first.setdefault(described_by[: 9 + described_by[5]], [])
             if shape not in alike:
                 del alike[_ALIKE - 1 :]
                 alike.insert(0, shape)
@@ -231,9 +242,9 @@ _FROM_ASCII: Final[dict[Any, Decoder]] = {
 
 
 def length_encoded(data: bytes, at: int) -> tuple[int | None, int]:
-    """The length-encoded number at `at`, None for NULL, and where it ends."""
+    """The length-encoded number at `at`, None for _NULL, and where it ends."""
     first = data[at]
-    if first < NULL:
+    if first < _NULL:
         return first, at + 1
     if first == 0xFC:
         return int.from_bytes(data[at + 1 : at + 3], "little"), at + 3
@@ -251,7 +262,7 @@ def row(data: bytes, at: int, end: int, decoders: tuple[Decoder, ...]) -> tuple[
         if at >= end:
             break
         length = data[at]
-        if length < NULL:
+        if length < _NULL:
             start = at + 1
         else:
             known, start = length_encoded(data, at)
@@ -260,6 +271,8 @@ def row(data: bytes, at: int, end: int, decoders: tuple[Decoder, ...]) -> tuple[
                 at = start
                 continue
             length = known
+            if length > end - start:
+                raise _too_long(length - end + start)
         at = start + length
         values.append(decode(data[start:at]))
     if at > end:
@@ -276,10 +289,10 @@ def rows(data: bytes, at: int, number: int, decoders: tuple[Decoder, ...], into:
     while at + 5 <= size:
         length = data[at] | data[at + 1] << 8 | data[at + 2] << 16
         end = at + 4 + length
-        if end > size or length == WHOLE or data[at + 3] != number:
+        if end > size or length == _WHOLE or data[at + 3] != number:
             break
         first = data[at + 4]
-        if first >= EOF and (first == ERROR or length < 9):
+        if first >= _EOF and (first == _ERROR or length < 9):
             break
         into.append(row(data, at + 4, end, decoders))
         number = (number + 1) & 0xFF
@@ -294,15 +307,15 @@ def records(data: bytes, shape: Shape) -> list[dict[str, Any]] | None:
     """
     size = len(data)
     at = shape.rows_at
-    if data[-END_BYTES] != 5 or data[-5] != EOF or data[shape.size : at - 4] != END_OF_LIST[shape.first_row - 1]:
+    if data[-_END_BYTES] != 5 or data[-5] != _EOF or data[shape.size : at - 4] != _END_OF_LIST[shape.first_row - 1]:
         return None  # the likely ends first, before any work is done
     number = shape.first_row
     columns = shape.columns
     found: list[dict[str, Any]] = []
-    while at + END_BYTES < size:
+    while at + _END_BYTES < size:
         end = at + 4 + (data[at] | data[at + 1] << 8 | data[at + 2] << 16)
         first = data[at + 4]
-        if data[at + 3] != number or end > size or first == ERROR or (first == EOF and end - at < 13):
+        if data[at + 3] != number or end > size or first == _ERROR or (first == _EOF and end - at < 13):
             return None
         at += 4
         record: dict[str, Any] = {}
@@ -310,7 +323,7 @@ def records(data: bytes, shape: Shape) -> list[dict[str, Any]] | None:
             if at >= end:
                 return None
             length = data[at]
-            if length < NULL:
+            if length < _NULL:
                 start = at + 1
             else:
                 known, start = length_encoded(data, at)
@@ -319,13 +332,15 @@ def records(data: bytes, shape: Shape) -> list[dict[str, Any]] | None:
                     at = start
                     continue
                 length = known
+                if length > end - start:
+                    return None
             at = start + length
             record[name] = decode(data[start:at])
         if at != end:
             return None  # not as many values as columns: the caller's rare case
         found.append(record)
         number = (number + 1) & 0xFF
-    if at + END_BYTES != size or data[at : at + 5] != END_OF_LIST[number] or data[-2] & _MORE_RESULTS:
+    if at + _END_BYTES != size or data[at : at + 5] != _END_OF_LIST[number] or data[-2] & _MORE_RESULTS:
         return None
     return found
 

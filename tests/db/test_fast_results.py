@@ -185,13 +185,16 @@ def test_rows_with_fewer_or_more_values_than_columns_are_told_as_pymysql_tells_t
     assert expected[2] == (("x", 1), ("y",), ("z", 3), ("last", 5))
 
 
-def test_a_value_that_claims_to_be_longer_than_its_row_closes_the_connection() -> None:
+@pytest.mark.parametrize("claim", [b"\x09", b"\xfc\x09\x00", b"\xfe" + b"\xff" * 7 + b"\x7f", b"\xfe" + b"\xff" * 8])
+def test_a_value_that_claims_to_be_longer_than_its_row_closes_the_connection(claim: bytes) -> None:
     column = protocol.column("a", FIELD_TYPE.VAR_STRING, UTF8MB4)
-    data = protocol.packets([b"\x01", column, protocol.end(), b"\x09short", b"\x02ok", protocol.end()])
-    connection = protocol.logged_in(fast.Connection, protocol.Replay(data))
-    with pytest.raises(AssertionError):
-        connection.query("SELECT")
-    assert not connection.open
+    told(fast.Connection, protocol.packets([b"\x01", column, protocol.end(), protocol.end()]), [], cursors.Cursor)
+    data = protocol.packets([b"\x01", column, protocol.end(), claim + b"short", b"\x02ok", protocol.end()])
+    for kind in (fast.Connection, wire.wire_class("fast")):
+        connection = protocol.logged_in(kind, protocol.Replay(data))
+        with pytest.raises((AssertionError, OverflowError)):
+            connection.records(b"SELECT") if isinstance(connection, wire.Wire) else connection.query("SELECT")
+        assert not connection.open
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 3, 4, 5, 6])
