@@ -15,12 +15,13 @@ import io
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from tafe import overdue
+from tafe import outcomes, overdue
 from tafe.body import ChunkedSource, LengthSource, StreamInput
 from tafe.deadlines import NEVER
 from tafe.http1.head import CHUNKED, EXPECT, HTTP_1_0, HTTPS, LENGTH, REQUEST_ID
-from tafe.http1.refusal import Refusal, plain_response
+from tafe.http1.refusal import Refusal, body_size, plain_response
 from tafe.http1.unfinished import UnfinishedHead
+from tafe.outcomes import BROKE_OFF, LEFT
 from tafe.states import State
 from tafe.transport import Transport
 from tafe.turns import Turn
@@ -139,7 +140,9 @@ class Connection(Transport):
         server.request_number = number = server.request_number + 1
         environ["tafe.request_id"] = f"{server.id_prefix}{number}"
         environ["tafe.client_gone"] = self.client_gone
-        exchange = self.exchange = server.exchange_class(self, environ)
+        exchange = self.exchange = Exchange(self, environ)
+        if server.answer_log is not None:
+            exchange.begun_s = monotonic()
         if asked & _UNUSUAL:
             if asked & REQUEST_ID:
                 environ["tafe.request_id"] = environ["HTTP_X_REQUEST_ID"]  # that of a proxy in front
@@ -200,10 +203,6 @@ class Connection(Transport):
         exchange.environ["wsgi.input"] = io.BytesIO(gathered)
         self._run(exchange)
 
-    def _unread(self, data: bytes) -> None:
-        """Bytes beyond a chunked body are the beginning of the next request."""
-        self._buffer = data + self._buffer
-
     def _send_continue(self) -> None:
         self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -241,6 +240,8 @@ class Connection(Transport):
         server = self.server
         server.in_flight -= 1
         self.exchange = None
+        if server.answer_log is not None:
+            outcomes.finished(server.answer_log, exchange, self._rest)
         # Rare: told to close; read ahead; watcher stopped (end of file, streamed body); others wait; a slow reader.
         if not exchange.keep or self._buffer or self._paused or server.waiting or self._rest is not None:
             self._finish_rare(exchange)
@@ -321,15 +322,6 @@ class Connection(Transport):
         elif self.exchange is not None and self.exchange.greenlet is not None:
             overdue.stop(self, self.exchange, self.exchange.greenlet)
 
-    def client_gone(self) -> bool:
-        """`environ["tafe.client_gone"]`: has the client reset the connection, or ended its side of it?
-
-        Few clients end their side and wait on (they still get their answer), so most likely nobody is there any more.
-        """
-        if self._paused and not self.eof and not self.gone:
-            self._look()  # a body was streamed, or enough is read ahead: nobody watches the socket
-        return self.eof or self.gone
-
     # -- the end
 
     def refuse(self, refusal: Refusal) -> None:
@@ -339,8 +331,10 @@ class Connection(Transport):
         exchange, self.exchange = self.exchange, None
         head_only = exchange is not None and exchange.no_body
         self.server.refused += 1
+        answer = plain_response(refusal.status, refusal.message, head_only=head_only)
+        outcomes.refused(self.server.answer_log, self, exchange, refusal, body_size(answer))
         try:
-            self.send(plain_response(refusal.status, refusal.message, head_only=head_only))
+            self.send(answer)
         except OSError:
             self.close()
         else:
@@ -349,6 +343,7 @@ class Connection(Transport):
     def break_off(self, exchange: Exchange) -> None:
         """End an answer in the middle, so that the client can tell."""
         self.exchange = None
+        outcomes.ended(self.server.answer_log, exchange, BROKE_OFF)
         if exchange.breaks_by_reset():
             self._reset_when_closed()
         self.close()
@@ -382,6 +377,8 @@ class Connection(Transport):
         """Close now. A running request's writes fail from here on."""
         if self._state is not State.CLOSED:
             self._leave_gathering()
+            if self.exchange is not None and self.exchange.greenlet is None:  # it will never run
+                outcomes.ended(self.server.answer_log, self.exchange, LEFT)
             if self._rest is not None:
                 self._drop_rest(self._rest)
             self._state = State.CLOSED

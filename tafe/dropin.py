@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 from gevent.pool import Pool
 
-from tafe.access_format import CLIENT_LEFT
-from tafe.access_log import AccessLog, Timed
-from tafe.body import ClientGone
+from tafe.access_log import AccessLog
 from tafe.errors import UsageError
-from tafe.wsgi import Exchange
+
+if TYPE_CHECKING:
+    from tafe.connection import Connection
+    from tafe.outcomes import AnswerLog
+    from tafe.wsgi import Exchange
 
 _INFO: Final = 20  # logging's levels, as pywsgi uses them
 _ERROR: Final = 40
@@ -32,51 +34,32 @@ _ERROR: Final = 40
 _PLAIN_SPAWNS: Final = ("default", gevent.spawn, gevent.spawn_raw, gevent.Greenlet.spawn)
 
 
-class LoggedExchange(Exchange):
-    """An exchange that `server.log` is told of when it is over."""
-
-    begun_s: float
-    fault = ""
-
-    def run(self) -> None:
-        """Answer, then tell the log."""
-        self.plain = False  # the quick way does not count what it sends
-        self.begun_s = time.monotonic()
-        server = self.connection.server  # the connection may be closed when the answer was sent
-        super().run()
-        if self.no_body:
-            self.body_bytes = 0
-        elif self._declared >= 0:
-            self.body_bytes = min(self.body_bytes, self._declared)  # what was too much was cut
-        if isinstance(server.log, AccessLog):
-            server.log.answered(self)
-        elif server.log is not None:
-            write_line(self)
-
-    def _fail(self, error: BaseException) -> None:
-        if isinstance(error, ClientGone):
-            self.fault = "the client left"
-            if not self.body_bytes:
-                self.status = CLIENT_LEFT
-        elif self.started:
-            self.fault = "the answer broke off"
-        super()._fail(error)
-
-
-def write_line(exchange: Timed) -> None:
+class PywsgiLines:
     """A line a request for `server.log`, as pywsgi's `format_request` makes it; a log that fails is switched off."""
-    server = exchange.connection.server
-    environ = exchange.environ
-    took_s = time.monotonic() - exchange.begun_s
-    asked = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}"
-    now = time.strftime("%Y-%m-%d %H:%M:%S")
-    try:
-        server.log.write(
-            f'{exchange.connection.remote_addr or "-"} - - [{now}] "{asked}" {exchange.status or "000"} '
-            f"{exchange.body_bytes or '-'} {took_s:.6f}\n"
-        )
-    except Exception:  # noqa: BLE001 - whatever the log raised, requests go on without it
-        server.drop_log()
+
+    def answered(self, exchange: Exchange) -> None:
+        """A request that was read."""
+        environ = exchange.environ
+        took_s = time.monotonic() - exchange.begun_s
+        asked = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}"
+        self._write(exchange.connection, asked, exchange.status, exchange.body_bytes, took_s)
+
+    def refused(self, connection: Connection, status: int, body_bytes: int, why: str) -> None:  # noqa: ARG002
+        """One that could not be read."""
+        self._write(connection, "", status, body_bytes, 0.0)
+
+    def _write(self, connection: Connection, asked: str, status: int, size: int, took_s: float) -> None:
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        line = f'{connection.remote_addr or "-"} - - [{now}] "{asked}" {status or "000"} {size or "-"} {took_s:.6f}\n'
+        try:
+            connection.server.log.write(line)
+        except Exception:  # noqa: BLE001 - whatever the log raised, requests go on without it
+            connection.server.drop_log()
+
+
+def answer_log(log: Any) -> AnswerLog | None:
+    """Who is told of every answer by a server with this `log`."""
+    return log if log is None or isinstance(log, AccessLog) else PywsgiLines()
 
 
 def text_log(log: Any, *, errors: bool) -> Any:

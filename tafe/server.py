@@ -28,13 +28,14 @@ from gevent.server import StreamServer
 from tafe.body import EMPTY
 from tafe.connection import Connection
 from tafe.deadlines import NEVER, Deadlines
-from tafe.dropin import LoggedExchange, check_handler_class, in_flight_bound, text_log
+from tafe.dropin import answer_log, check_handler_class, in_flight_bound, text_log
 from tafe.errors import UsageError
 from tafe.files import FileWrapper
 from tafe.greenlets import GreenletPool
 from tafe.http1 import response
 from tafe.http1.head import HeadParser
 from tafe.limits import Limits
+from tafe.outcomes import AnswerLog
 from tafe.shared import Shared
 from tafe.tls import TlsRelay
 from tafe.tracebacks import log_exception
@@ -101,8 +102,8 @@ class WSGIServer(Shared, StreamServer):
         self.deadlines = Deadlines(monotonic, _LoopTimer(self))
         self.error_log = text_log(error_log, errors=True)
         self.log: Any = None if log in ("default", None) else text_log(log, errors=False)
-        self.exchange_class: type[Exchange] = Exchange if self.log is None else LoggedExchange
-        self.greenlets: GreenletPool = GreenletPool(self.hub, self.exchange_class.run)
+        self.answer_log: AnswerLog | None = answer_log(self.log)
+        self.greenlets: GreenletPool = GreenletPool(self.hub, Exchange.run)
         self.environ = self._base_environ(environ)
         if self.environ["wsgi.multiprocess"]:
             self.max_accept = 1
@@ -300,7 +301,7 @@ class WSGIServer(Shared, StreamServer):
 
     def drop_log(self) -> None:
         """The access log raised: nothing is written to it any more."""
-        self.log = None
+        self.log = self.answer_log = None
         _log.exception("the access log failed and is switched off")
 
     def _renew_own_lines(self) -> None:

@@ -2,7 +2,7 @@ from tafe.greenlets cimport GreenletPool
 from tafe.http1.head cimport HeadParser
 
 cdef class Shared:
-    cdef public object limits, hub, loop, deadlines, exchange_class, current_application, observer, waiting
+    cdef public object limits, hub, loop, deadlines, current_application, observer, answer_log, waiting
     cdef public object take_readable, make_environ
     cdef public HeadParser head_parser
     cdef public GreenletPool greenlets

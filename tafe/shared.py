@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tafe.greenlets import GreenletPool
     from tafe.http1.head import HeadParser
     from tafe.limits import Limits
-    from tafe.wsgi import Application, Exchange, Observer
+    from tafe.outcomes import AnswerLog
+    from tafe.wsgi import Application, Observer
 
 
 class Shared:
@@ -33,9 +34,9 @@ class Shared:
     greenlets: GreenletPool
     head_parser: HeadParser
     make_environ: type[dict[str, Any]] | None  # pywsgi's `environ_class`; None: a dict
-    exchange_class: type[Exchange]
     current_application: Application  # changed by the worker when the application has started
     observer: Observer | None  # None from when it failed
+    answer_log: AnswerLog | None  # the same
     id_prefix: str  # of the ids of requests that come without one
     own_lines: bytes  # renewed every second
     draining: bool  # every answer from now on closes its connection

@@ -12,6 +12,7 @@ import _socket
 import enum
 import os
 import struct
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,11 +41,12 @@ class Wait(enum.IntEnum):
 class Rest:
     """What a slow reader has yet to take of an answer whose request is over: all that is left of it."""
 
-    __slots__ = ("expires_s", "view", "watcher")
+    __slots__ = ("ended", "expires_s", "view", "watcher")
 
     def __init__(self, view: memoryview, expires_s: float) -> None:
         self.view = view
         self.expires_s = expires_s  # the request's own deadline, or NEVER
+        self.ended: Callable[[int], None] | None = None  # told how many bytes were not taken
         self.watcher: Any = None  # for room, from when the request's greenlet is through
 
 
@@ -142,6 +144,19 @@ class Transport:
                     return data
                 self.eof = True
         raise ClientGone("the body broke off")
+
+    def _unread(self, data: bytes) -> None:
+        """Bytes beyond a chunked body are the beginning of the next request."""
+        self._buffer = data + self._buffer
+
+    def client_gone(self) -> bool:
+        """`environ["tafe.client_gone"]`: has the client reset the connection, or ended its side of it?
+
+        Few clients end their side and wait on (they still get their answer), so most likely nobody is there any more.
+        """
+        if self._paused and not self.eof and not self.gone:
+            self._look()  # a body was streamed, or enough is read ahead: nobody watches the socket
+        return self.eof or self.gone
 
     def write(self, data: bytes) -> None:
         """Send all of `data`, waiting for room as often as needed. Raises `ClientGone`."""
@@ -276,6 +291,8 @@ class Transport:
 
     def _drop_rest(self, rest: Rest) -> None:
         self._rest = None
+        if rest.ended is not None:
+            rest.ended(len(rest.view))
         if rest.watcher is not None:
             rest.watcher.stop()
             rest.watcher.close()

@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import greenlet
 from greenlet import getcurrent
 
+from tafe.access_format import CLIENT_LEFT
 from tafe.body import ClientGone, StreamInput
 from tafe.errors import HTTPError, RequestTimeout, Unavailable
 from tafe.files import SENDFILE_BYTES, FileWrapper
 from tafe.http1 import head as asked_for
 from tafe.http1 import response
-from tafe.http1.refusal import plain_response, text_response
+from tafe.http1.refusal import body_size, plain_response, text_response
+from tafe.outcomes import BROKE_OFF, LEFT
 from tafe.turns import Turn
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ JOINED_BYTES: Final = 16 * 1024
 NOT_PLAIN: Final = (
     asked_for.CHUNKED | asked_for.CLOSE | asked_for.EXPECT | asked_for.HTTP_1_0 | asked_for.ABSOLUTE | asked_for.HEAD
 )
+
 
 _BYTES: Final = (bytes, bytearray)  # the second is not in PEP 3333, but pywsgi takes it
 # What the quick way asks for, as globals: an attribute of a module costs three times as much.
@@ -79,9 +82,11 @@ class Exchange:
         "_chunked",
         "_declared",
         "_endless",
+        "begun_s",
         "body_bytes",
         "connection",
         "environ",
+        "fault",
         "greenlet",
         "head",
         "http_1_0",
@@ -114,7 +119,9 @@ class Exchange:
         self._chunked = False
         self._endless = False  # server-sent events: no end that a client which sends no more could wait for
         self._declared = -1  # Content-Length, or -1
-        self.body_bytes = 0  # sent by any way but the quick one, which sends all at once
+        self.body_bytes = 0  # sent, without chunk sizes
+        self.begun_s = 0.0  # by monotonic(), when the head was complete; set where answers are logged
+        self.fault = ""  # what went wrong that the status does not tell, in words for the log
 
     def note(self, asked: int) -> None:
         """The head asked for something of `NOT_PLAIN`."""
@@ -152,6 +159,7 @@ class Exchange:
                         connection.write_last(b"".join((head[0], server.own_lines, end, body)))
                     else:
                         connection.write_last(b"".join((head[0], server.own_lines, end)), body)
+                    self.body_bytes = size
                 else:
                     self._send_result(result)
             else:
@@ -245,7 +253,8 @@ class Exchange:
             self.connection.write(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             self.connection.write(self._cut(data))
-        self.body_bytes += len(data)
+        if not self.no_body:
+            self.body_bytes += len(data)
 
     def _start(self, data: bytes, length: int) -> None:
         """Decide the framing, and send the head with the first piece."""
@@ -315,12 +324,18 @@ class Exchange:
             self.connection.write(b"0\r\n\r\n")
         elif self.body_bytes < self._declared:
             self.keep = False
+            self.fault = BROKE_OFF
             _log.error("%s: the body ended after %d of %d bytes", self, self.body_bytes, self._declared)
+        elif self._declared >= 0:
+            self.body_bytes = self._declared  # what was too much was cut
 
     def _fail(self, error: BaseException) -> None:
         """Answer for what the application raised, or break the answer off."""
         self.keep = False
         if isinstance(error, ClientGone):
+            self.fault = LEFT
+            if not self.body_bytes:
+                self.status = CLIENT_LEFT
             return
         if isinstance(error, HTTPError) and error.status < 500:
             status, message = error.status, error.message
@@ -340,14 +355,17 @@ class Exchange:
             self.connection.server.report(self, error)
         if self.started:
             self.reset = self.breaks_by_reset()
+            self.fault = BROKE_OFF
             return
         try:
             request_id = self.environ.get("tafe.request_id", "")
             make = text_response if self.http_1_0 else plain_response
-            self.connection.write(make(status, _harmless(message), head_only=self.no_body, request_id=request_id))
+            answer = make(status, _harmless(message), head_only=self.no_body, request_id=request_id)
+            self.connection.write(answer)
             self.status = status
+            self.body_bytes = body_size(answer)
         except (ClientGone, RequestTimeout, greenlet.GreenletExit):
-            pass  # nobody is left to tell
+            self.fault = LEFT
 
     def breaks_by_reset(self) -> bool:
         """Nothing but a reset can tell the client that the answer broke off: it has neither chunks nor a length."""

@@ -31,6 +31,11 @@ def text_response(status: int, message: str, *, head_only: bool = False, request
     return _whole(status, "text/plain", body, head_only=head_only)
 
 
+def body_size(answer: bytes) -> int:
+    """Bytes of the body of one of the answers above."""
+    return len(answer) - answer.index(b"\r\n\r\n") - 4
+
+
 def _whole(status: int, content_type: str, body: str, *, head_only: bool) -> bytes:
     return (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nServer: tafe\r\nContent-Type: {content_type}\r\n"

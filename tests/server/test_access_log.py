@@ -23,6 +23,7 @@ from tests.server.test_wsgi import application
 
 GET = b"GET /a?b=1 HTTP/1.1\r\nHost: a\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+POST = b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
 
 Lines = Callable[[], list[dict[str, Any]]]
 
@@ -49,6 +50,10 @@ def lines(log: AccessLog, tmp_path: Path) -> Lines:
         return [json.loads(line) for line in (tmp_path / "access.log").read_text().splitlines()]
 
     return read
+
+
+def body_of(answer: bytes) -> bytes:
+    return answer.partition(b"\r\n\r\n")[2]
 
 
 def explode() -> Iterator[bytes]:
@@ -173,6 +178,111 @@ def test_several_servers_share_a_log_and_a_stubborn_application_is_logged_once(
     while live.server.in_flight:
         gevent.sleep(0.005)
     assert [one["path"] for one in lines()] == ["/last", "/a"]
+
+
+def test_a_request_that_cannot_be_read_has_a_line_with_status_peer_and_reason(
+    serve: Serve,
+    log: AccessLog,
+    lines: Lines,
+) -> None:
+    answer = serve(hello, log=log).ask(b'GET /"x HTTP/1.1\r\n\r\n')
+    (one,) = lines()
+    assert (one["status"], one["remote_addr"], one["method"], one["path"]) == (400, "127.0.0.1", None, None)
+    assert one["fault"] == "Host is missing (RFC 9112, 3.2)"
+    assert one["bytes"] == len(body_of(answer)) > 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "request_", "status", "path"),
+    [
+        (Limits(head_timeout_s=0.02), b"GET / HT", 408, None),
+        (Limits(body_timeout_s=0.02), POST + b"12345", 408, "/body"),
+        (Limits(body_bytes=5), POST, 413, "/body"),
+    ],
+)
+def test_a_request_that_the_server_refuses_has_a_line(
+    serve: Serve,
+    log: AccessLog,
+    lines: Lines,
+    limits: Limits,
+    request_: bytes,
+    status: int,
+    path: str | None,
+) -> None:
+    answer = serve(hello, log=log, limits=limits).ask(request_)
+    (one,) = lines()
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert (one["status"], one["path"], one["bytes"]) == (status, path, len(body_of(answer)))
+
+
+def test_a_request_that_waited_for_its_turn_too_long_has_a_line(serve: Serve, log: AccessLog, lines: Lines) -> None:
+    stubborn = Stubborn()
+    live = serve(stubborn, log=log, spawn=1, limits=Limits(request_timeout_s=0.03))
+    first = gevent.spawn(live.ask, LAST.replace(b"last", b"first"))
+    gevent.sleep(0.01)
+    assert live.ask(LAST).startswith(b"HTTP/1.1 503 ")
+    stubborn.release.set()
+    first.get(timeout=5)
+    assert ("/last", 503, "the server is busy") in [(one["path"], one["status"], one.get("fault")) for one in lines()]
+
+
+def test_a_client_that_leaves_within_its_body_has_a_line(serve: Serve, log: AccessLog, lines: Lines) -> None:
+    live = serve(hello, log=log)
+    with live.connect() as client:
+        client.sendall(POST + b"12345")
+        gevent.sleep(0.01)
+    (one,) = lines()
+    assert (one["path"], one["status"], one["bytes"], one["fault"]) == ("/body", 499, 0, "the client left")
+
+
+def test_the_body_of_an_error_counts(serve: Serve, log: AccessLog, lines: Lines) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        raise ValueError("broken")
+
+    live = serve(app, log=log)
+    bodies = [len(body_of(live.ask(request))) for request in (LAST, LAST.replace(b"1.1", b"1.0"))]
+    assert [(one["status"], one["bytes"]) for one in lines()] == [(500, size) for size in bodies]
+
+
+@pytest.mark.parametrize(("first", "status", "sent"), [((), 504, None), ((b"abc",), 200, 3)])
+def test_who_is_answered_in_the_applications_place_is_logged_then_and_once(
+    serve: Serve,
+    log: AccessLog,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    first: tuple[bytes, ...],
+    status: int,
+    sent: int | None,
+) -> None:
+    monkeypatch.setattr(overdue, "GRACE_S", 0.03)
+    stubborn = Stubborn(*first)
+    live = serve(stubborn, log=log, limits=Limits(request_timeout_s=0.03))
+    answer = live.ask(GET)
+    stubborn.release.set()
+    while live.server.in_flight:
+        gevent.sleep(0.005)
+    (one,) = lines()
+    assert (one["status"], one["bytes"]) == (status, len(body_of(answer)) if sent is None else sent)
+    assert one["fault"] in ("the request took too long", "the answer broke off")
+    assert one["duration_ms"] < 1000
+
+
+@pytest.mark.parametrize("takes_all", [True, False])
+def test_a_slow_reader_is_logged_with_what_it_took(serve: Serve, log: AccessLog, lines: Lines, takes_all: bool) -> None:
+    size = 8_000_000
+    live = serve(application("200 OK", [], [b"x" * size]), log=log)
+    with live.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.sendall(GET)
+        gevent.sleep(0.05)
+        if takes_all:
+            assert len(read_answer(client)[1]) == size
+    gevent.sleep(0.02)
+    (one,) = lines()
+    assert one["status"] == 200
+    assert (one["bytes"] == size) is takes_all
+    assert ("fault" in one) is not takes_all
+    assert one["duration_ms"] > 50
 
 
 def test_a_file_that_cannot_be_opened_is_explained(tmp_path: Path) -> None:
