@@ -36,7 +36,7 @@ class Bound:
 
 BOUNDS = (
     Bound("hello", "tafe", HELLO.name, "at most", 60_000),
-    Bound("hello, interpreted", "tafe, interpreted", HELLO.name, "at most", 67_000),
+    Bound("hello, interpreted hook", "tafe, interpreted hook", HELLO.name, "at most", 67_000),
     Bound("hello, access log on", "tafe, access log", HELLO.name, "at most", 70_000),
     Bound("ten headers / hello", "tafe", TEN_HEADERS.name, "at most", 1.35, ("tafe", HELLO.name)),
     Bound("echo of 1 KiB", "tafe", ECHO.name, "at most", 90_000),

@@ -139,6 +139,14 @@ CONTESTANTS = (
         scenarios=SCENARIOS,
     ),
     Contestant(
+        "tafe, interpreted hook",
+        _OUR_PACKAGES,
+        "the same with the profiler's modules interpreted, the server's compiled",
+        lambda launch: _profiled(launch, _WSGI),
+        ours=True,
+        environment=_INTERPRETED[1:],
+    ),
+    Contestant(
         "tafe, access log",
         _OUR_PACKAGES,
         "the same as tafe, --access-log to a file",
