@@ -43,7 +43,7 @@ FORMATS: Final = ("json", "combined")
 _MAX_REQUEST: Final = 2048
 _MAX_METHOD: Final = 64
 _MAX_TEXT: Final = 512
-_LONGEST_ESCAPE: Final = 6  # \u00ff
+_LONGEST_ESCAPE: Final = 12  # \ud83d\ude00, one character
 
 # Remembered texts. A flood of new ones only empties the table; long ones are not kept, so that it holds 1 MiB at most.
 _MAX_REMEMBERED: Final = 2048

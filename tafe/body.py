@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from greenlet import GreenletExit
+
 from tafe.http1.chunked import ChunkedDecoder
 from tafe.http1.refusal import Refusal
 from tafe.limits import Limits
@@ -201,7 +203,7 @@ class StreamInput:
         try:
             while bound > 0 and (piece := self._more(RECEIVE_BYTES)):
                 bound -= len(piece)
-        except (ClientGone, Refusal):
+        except (ClientGone, Refusal, GreenletExit):  # the last when the server stops
             return False
         return not self._source.left
 

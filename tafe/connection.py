@@ -15,13 +15,15 @@ import io
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from greenlet import getcurrent
+
 from tafe import outcomes, overdue
 from tafe.body import ChunkedSource, LengthSource, StreamInput
 from tafe.deadlines import NEVER
 from tafe.http1.head import CHUNKED, EXPECT, HTTP_1_0, HTTPS, LENGTH, REQUEST_ID
 from tafe.http1.refusal import Refusal, body_size, plain_response
 from tafe.http1.unfinished import UnfinishedHead
-from tafe.outcomes import BROKE_OFF, LEFT
+from tafe.outcomes import BROKE_OFF, LEFT, STOPPED
 from tafe.states import State
 from tafe.transport import Transport
 from tafe.turns import Turn
@@ -243,7 +245,7 @@ class Connection(Transport):
         if server.answer_log is not None:
             outcomes.finished(server.answer_log, exchange, self._rest)
         # Rare: told to close; read ahead; watcher stopped (end of file, streamed body); others wait; a slow reader.
-        if not exchange.keep or self._buffer or self._paused or server.waiting or self._rest is not None:
+        if not exchange.keep or self._buffer or self._paused or server.waiting or self._rest or server.closes_idle:
             self._finish_rare(exchange)
             return
         self._state = _IDLE
@@ -262,7 +264,9 @@ class Connection(Transport):
             return
         stream = exchange.stream
         if stream is not None and (stream.left or stream.broken):
+            self.exchange, exchange.greenlet, self.expires_s = exchange, getcurrent(), NEVER  # as if it still ran
             exchange.keep = exchange.keep and not self.gone and stream.discard(DISCARD_BYTES, self.read_ahead)
+            self.exchange = exchange.greenlet = None
         if self.gone or not exchange.keep:
             self._close_after(exchange)
         elif self._rest is not None:
@@ -275,8 +279,6 @@ class Connection(Transport):
         """A slow reader has taken the whole answer, or cannot any more."""
         if self.gone:
             self.close()
-        elif self.server.draining:
-            self._linger()
         else:
             self._go_on()
 
@@ -293,6 +295,8 @@ class Connection(Transport):
             self._state = _IDLE
             self.expire_in(server.limits.idle_timeout_s)
             self._resume()
+            if server.closes_idle:
+                self.close_if_idle()
 
     def _next_pipelined(self) -> None:
         """A further request was read already; others got their turn first."""
@@ -378,7 +382,7 @@ class Connection(Transport):
         if self._state is not State.CLOSED:
             self._leave_gathering()
             if self.exchange is not None and self.exchange.greenlet is None:  # it will never run
-                outcomes.ended(self.server.answer_log, self.exchange, LEFT)
+                outcomes.ended(self.server.answer_log, self.exchange, STOPPED if self.server.closes_idle else LEFT)
             if self._rest is not None:
                 self._drop_rest(self._rest)
             self._state = State.CLOSED
@@ -386,8 +390,7 @@ class Connection(Transport):
             self.server.forget(self)
 
     def _leave_gathering(self) -> None:
-        if self._state is State.BODY:
-            assert self._body is not None
+        if self._body is not None:
             self.server.gathered_bytes -= self._missing + len(self._body)
             self._body = None
 

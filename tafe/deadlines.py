@@ -89,18 +89,20 @@ class Deadlines:
         self._armed_s = NEVER
         now_s = self._clock()
         heap = self._heap
-        while heap and heap[0][0] <= now_s:
-            due_s, _, owner = heapq.heappop(heap)
-            if owner.queued_s != due_s:
-                continue  # a later assignment queued an earlier entry, which took this one's place
-            owner.queued_s = NEVER
-            self._live -= 1
-            if owner.expires_s <= now_s:
-                owner.expires_s = NEVER
-                owner.expired()
-            if owner.expires_s != NEVER:
-                self.queue(owner)
-        self._arm()
+        try:
+            while heap and heap[0][0] <= now_s:
+                due_s, _, owner = heapq.heappop(heap)
+                if owner.queued_s != due_s:
+                    continue  # a later assignment queued an earlier entry, which took this one's place
+                owner.queued_s = NEVER
+                self._live -= 1
+                if owner.expires_s <= now_s:
+                    owner.expires_s = NEVER
+                    owner.expired()
+                if owner.expires_s != NEVER:
+                    self.queue(owner)
+        finally:
+            self._arm()  # whatever one owner raises, the others' deadlines come
 
     def stop(self) -> None:
         """Forget everything."""

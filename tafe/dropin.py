@@ -41,7 +41,8 @@ class PywsgiLines:
         """A request that was read."""
         environ = exchange.environ
         took_s = time.monotonic() - exchange.begun_s
-        asked = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}"
+        # An application may have taken anything out.
+        asked = " ".join([str(environ.get(key, "-")) for key in ("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL")])
         self._write(exchange.connection, asked, exchange.status, exchange.body_bytes, took_s)
 
     def refused(self, connection: Connection, status: int, body_bytes: int, why: str) -> None:  # noqa: ARG002

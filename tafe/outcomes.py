@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Faults that a status does not tell.
 LEFT: Final = "the client left"
+STOPPED: Final = "the server stopped"
 BROKE_OFF: Final = "the answer broke off"
 
 
@@ -42,7 +43,7 @@ def finished(log: AnswerLog, exchange: Exchange, rest: Rest | None) -> None:
 def _taken(log: AnswerLog, exchange: Exchange, left: int) -> None:
     """A slow reader has taken all but `left` bytes."""
     if left:
-        exchange.fault = LEFT
+        exchange.fault = LEFT if exchange.connection.gone else BROKE_OFF
         exchange.body_bytes = max(exchange.body_bytes - left, 0)
     log.answered(exchange)
 

@@ -17,6 +17,7 @@ import collections
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Collection
 from time import monotonic
@@ -130,6 +131,7 @@ class WSGIServer(Shared, StreamServer):
         self.gathered_bytes = 0  # promised by bodies being gathered
         self.refused = 0  # requests answered without asking the application
         self.draining = False  # every answer from now on closes its connection
+        self.closes_idle = False  # ... and so does whoever has none to wait for
 
     @property
     def application(self) -> Application:
@@ -154,6 +156,7 @@ class WSGIServer(Shared, StreamServer):
             # begun goes on first. Else a newcomer would take the database connection that somebody else waits for.
             self._serving = self.loop.prepare(ref=False, priority=-1)
             self._serving.start(self._serve_readable)
+            self._at_once = self.loop.timer(0, ref=False)
         host, port = self.address[:2] if isinstance(self.address, tuple) else ("localhost", "")
         self.environ.setdefault("SERVER_NAME", str(host))
         self.environ.setdefault("SERVER_PORT", str(port))
@@ -167,7 +170,7 @@ class WSGIServer(Shared, StreamServer):
 
     def begin_drain(self) -> None:
         """From now every answer says `Connection: close`, and connections without a request are closed."""
-        self.draining = True
+        self.draining = self.closes_idle = True
         for connection in list(self._connections):
             connection.close_if_idle()
 
@@ -192,6 +195,8 @@ class WSGIServer(Shared, StreamServer):
             self._second = None
             self._serving.stop()
             self._serving.close()
+            self._at_once.stop()
+            self._at_once.close()
 
     # -- for gevent's accept loop
 
@@ -273,8 +278,17 @@ class WSGIServer(Shared, StreamServer):
     def _serve_readable(self) -> None:
         """In the order in which the bytes arrived: the list has the last ones first."""
         readable = self._readable
+        if not readable:
+            return
         while readable:
-            readable.pop().on_readable()
+            connection = readable.pop()
+            try:
+                connection.on_readable()
+            except Exception:  # noqa: BLE001 - a fault of ours; bytes that are left unread would be announced for ever
+                self.hub.handle_error(connection, *sys.exc_info())
+                connection.close()
+        if self.loop._callbacks:  # noqa: SLF001 - what the requests queued must not wait until the poll wakes
+            self._at_once.start(_nothing)
 
     def drop_observer(self) -> None:
         """The observer raised: it is told no more."""
@@ -346,3 +360,7 @@ class _LoopTimer:
 
 def _no_application(environ: dict[str, Any], start_response: Any) -> list[bytes]:  # noqa: ARG001
     raise UsageError("no application was given", try_="tafe.WSGIServer(address, application)")
+
+
+def _nothing() -> None:
+    """What a timer calls that is there to end a poll."""

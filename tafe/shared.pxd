@@ -11,4 +11,4 @@ cdef class Shared:
     cdef public long long request_number, refused
     cdef public str id_prefix
     cdef public bytes own_lines
-    cdef public bint draining
+    cdef public bint draining, closes_idle

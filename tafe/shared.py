@@ -40,6 +40,7 @@ class Shared:
     id_prefix: str  # of the ids of requests that come without one
     own_lines: bytes  # renewed every second
     draining: bool  # every answer from now on closes its connection
+    closes_idle: bool  # ... and so does whoever has none to wait for
     request_number: int
     waiting: collections.deque[Connection]  # complete requests, in order of arrival
     take_readable: Callable[[Connection], None]  # what a connection's watcher calls, with it

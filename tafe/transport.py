@@ -73,8 +73,8 @@ class Transport:
 
     def __init__(self, server: WSGIServer, sock: _socket.socket, address: Any) -> None:
         self.server = server
-        self.remote_addr: str = address[0] if address else ""  # a unix socket has none
-        self.remote_port: str = str(address[1]) if address else ""
+        self.remote_addr: str = address[0] if isinstance(address, tuple) else ""  # a unix socket has none
+        self.remote_port: str = str(address[1]) if isinstance(address, tuple) else ""
         self.eof = False  # the client will send no more
         self.gone = False  # nothing can be sent any more: reset by the client, or closed by us
         self.send = sock.send  # non-blocking: may take less than all, or raise BlockingIOError

@@ -108,8 +108,7 @@ class HeadParser:
                 count -= 1
                 if key in ONCE:
                     raise Refusal(400, f"{ONCE[key]} is repeated")
-                if key == "HTTP_X_REQUEST_ID":
-                    asked &= ~REQUEST_ID
+                asked &= ~_ONLY_ONCE.get(key, 0)
                 environ[key] += ("; " if key in _COOKIES else ",") + value  # RFC 9110, 5.3; RFC 6265, 5.4
         if asked & _ABOUT_THE_WHOLE != HOST:
             _check_whole(environ, asked)
@@ -156,7 +155,7 @@ class HeadParser:
         if not text.isprintable() and _BAD_VALUE.search(value):  # the first is quick, and knows too few characters
             raise Refusal(400, "a header value holds a control character (RFC 9110, 5.5)")
         check = _SPECIAL.get(key)
-        if b"_" in name and (self._underscores != "keep" or check is not None or key in ONCE):
+        if b"_" in name and (self._underscores != "keep" or key in _ACTED_ON):
             # CGI gives `X_Forwarded_For` and `X-Forwarded-For` one name: the first must not speak for the second,
             # and whatever the setting, none is kept that would frame the message or be acted on here.
             if self._underscores == "refuse":
@@ -328,3 +327,7 @@ _SPECIAL: Final = {
 _NOT_REMEMBERED: Final = frozenset(
     ("HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION", "HTTP_COOKIE", "HTTP_X_REQUEST_ID")
 )
+# Whatever the setting for underscores, these are not kept where the name has one.
+_ACTED_ON: Final = frozenset((*ONCE, *_SPECIAL, "HTTP_X_FORWARDED_FOR"))
+# What a client could say before or after its proxy does: nobody is believed who is contradicted.
+_ONLY_ONCE: Final = {"HTTP_X_REQUEST_ID": REQUEST_ID, "HTTP_X_FORWARDED_PROTO": HTTPS}
