@@ -283,7 +283,8 @@ class Settings:
     )  # fmt: skip
     underscores: str = _row(
         "size limits", values.one_of(UNDERSCORES), _LIMITS.underscores,
-        "Header fields with an underscore in their name: drop the field, refuse the request, or keep it. Fields that decide anything here are never kept.",
+        "Header fields with an underscore in their name: drop the field, refuse the request, or keep it. Fields that "
+        "decide anything here are never kept.",
         "nginx's default; in CGI's names X_Forwarded_For would speak for X-Forwarded-For",
         name="header_underscores",
     )  # fmt: skip
