@@ -237,7 +237,8 @@ def test_the_other_loop_of_gevent_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 FORKS = """
-import os, sys, gevent, greenlet, profiler
+import os, sys, warnings, gevent, greenlet, profiler
+warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, of a fork beside threads: the watchdog is one
 session = profiler.install(sys.argv[1])
 session.end(session.begin("GET /parent", "r"))
 if not os.fork():
