@@ -49,23 +49,14 @@ def asker(reader: str, sql: str) -> Callable[[], Any]:
         return lambda: database.fetch_all(sql, params)
 
     import pymysql.connections
-    import pymysql.cursors
 
+    from benchmarks.peers.connections import connect
     from tafe.db import fast
 
     kind = pymysql.connections.Connection if reader == "stock" else fast.Connection
     target = contract.database()
     assert target is not None
-    connection = kind(
-        host=target.host,
-        port=target.port,
-        user=target.user,
-        password=target.password,
-        database=target.db,
-        autocommit=True,
-        read_timeout=10,
-        cursorclass=pymysql.cursors.DictCursor,
-    )
+    connection = connect(target, kind, read_timeout=10)
 
     def ask() -> Any:
         with connection.cursor() as cursor:

@@ -1,6 +1,5 @@
 """Plain WSGI over PyMySQL with one connection a thread: the application of threads.py, the same file for every server.
 
-The pool is a `SimpleQueue`, filled while the module loads: in C under threads, gevent's own once gevent has patched.
 Which class of connections it holds is told by the environment: PyMySQL's own unless it names another.
 """
 
@@ -8,47 +7,23 @@ from __future__ import annotations
 
 import importlib
 import os
-import queue
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import pymysql
-import pymysql.cursors
 import ujson
 
-from benchmarks.peers import contract, mix
+from benchmarks.peers import connections, contract, mix
 
-_pool: queue.SimpleQueue[pymysql.Connection[pymysql.cursors.DictCursor]] = queue.SimpleQueue()
 _LOOPS = mix.loops()
 
 
-def _fill() -> None:
-    target = contract.database()
-    if target is None:
-        return
+def _kind() -> Callable[..., Any]:
     module, _, name = os.environ.get(mix.CONNECTION_VARIABLE, mix.STOCK_CONNECTION).partition(":")
-    connect = getattr(importlib.import_module(module), name)
-    for _ in range(mix.POOL_SIZE):
-        connection = connect(
-            host=target.host,
-            port=target.port,
-            user=target.user,
-            password=target.password,
-            database=target.db,
-            autocommit=True,
-            cursorclass=pymysql.cursors.DictCursor,
-        )
-        _pool.put(connection)
+    kind: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return kind
 
 
-def _user(user_id: int) -> dict[str, Any] | None:
-    connection = _pool.get()
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(contract.QUERY, (user_id,))
-            return cursor.fetchone()
-    finally:
-        _pool.put(connection)
+_pool = connections.pool(mix.POOL_SIZE, _kind())
 
 
 def _mix(user_id: int) -> dict[str, Any]:
@@ -70,7 +45,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Itera
     """The WSGI application."""
     path = environ["PATH_INFO"]
     if path.startswith("/users/"):
-        body = ujson.dumps(_user(int(path[7:]))).encode()
+        body = ujson.dumps(connections.fetch_user(_pool, int(path[7:]))).encode()
     elif path.startswith("/mix/"):
         body = ujson.dumps(_mix(int(path[5:]))).encode()
     elif path == "/hello":
@@ -80,6 +55,3 @@ def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Itera
         return [b""]
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
-
-
-_fill()
