@@ -167,6 +167,12 @@ class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
 
 
+class QueryTimeout(DatabaseUnavailable):
+    """A statement took longer than it was given, and was ended."""
+
+    code = "database_timeout"
+
+
 class PoolTimeout(Unavailable):
     """All connections of the pool stayed in use for `acquire_timeout_s`."""
 

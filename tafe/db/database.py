@@ -143,10 +143,10 @@ class Database(Queries):
             )
         return value
 
-    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> Result:
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]], *, timeout_s: float | None = None) -> Result:
         """As `Queries.execute_many`, in a transaction of its own."""
         with self.transaction() as tx:
-            return tx.execute_many(sql, rows)
+            return tx.execute_many(sql, rows, timeout_s=timeout_s)
 
 
 def _whole(setting: str, value: Any, low: int, high: int) -> int:

@@ -51,16 +51,24 @@ class Connection(Protocol):
         """False if the next user would notice this one: a transaction is open, or the connection is closed."""
         ...
 
-    def rows(self, statement: Statement, params: Sequence[Any], limit: int | None) -> list[Row]:
+    # `timeout_s`: longest wait for the whole answer, the database's own limit if None; then `ConnectionLost` with
+    # `timed_out`, or `QueryTimeout` where the statement was ended and the connection is as good as before.
+
+    def rows(
+        self, statement: Statement, params: Sequence[Any], limit: int | None, timeout_s: float | None
+    ) -> list[Row]:
         """Run a statement and return its rows, at most `limit` of them; none if it has none to return."""
         ...
 
-    def execute(self, statement: Statement, params: Sequence[Any]) -> Result:
+    def execute(self, statement: Statement, params: Sequence[Any], timeout_s: float | None) -> Result:
         """Run a statement and return what it did."""
         ...
 
-    def execute_many(self, statement: Statement, rows: Iterable[Sequence[Any]]) -> int:
-        """Run a statement for each row of parameters, which it checks; return the rowcount. In a transaction only."""
+    def execute_many(self, statement: Statement, rows: Iterable[Sequence[Any]], timeout_s: float | None) -> int:
+        """Run a statement for each row of parameters, which it checks; return the rowcount. In a transaction only.
+
+        `timeout_s` is for each of the statements that it takes.
+        """
         ...
 
     def begin(self) -> None: ...

@@ -134,10 +134,13 @@ class MySQLConnection:
         wire = self._wire
         return wire.open and wire.server_status & (_IN_TRANSACTION | _AUTOCOMMIT) == _AUTOCOMMIT
 
-    def rows(self, statement: sql_.Statement, params: Sequence[Any], limit: int | None) -> list[Row]:
+    def rows(
+        self, statement: sql_.Statement, params: Sequence[Any], limit: int | None, timeout_s: float | None
+    ) -> list[Row]:
         text = self._bound(statement, params)
         if not statement.is_read:
             self._look_first()
+        self._wire.set_read_timeout(timeout_s or self._read_timeout_s)
         try:
             found = self._wire.records(text)
         except pymysql.MySQLError as error:
@@ -146,16 +149,16 @@ class MySQLConnection:
             raise self._unreadable(error) from error
         return found if limit is None or len(found) <= limit else found[:limit]
 
-    def execute(self, statement: sql_.Statement, params: Sequence[Any]) -> Result:
+    def execute(self, statement: sql_.Statement, params: Sequence[Any], timeout_s: float | None) -> Result:
         text = self._bound(statement, params)
         if not statement.is_read:
             self._look_first()
-        result = self._run(text)
+        result = self._run(text, timeout_s)
         return Result(result.affected_rows or 0, result.insert_id or 0)
 
-    def execute_many(self, statement: sql_.Statement, rows: Iterable[Sequence[Any]]) -> int:
+    def execute_many(self, statement: sql_.Statement, rows: Iterable[Sequence[Any]], timeout_s: float | None) -> int:
         texts = batches(statement, rows, self._literals)
-        return sum(self._run(self._encoded(text)).affected_rows or 0 for text in texts)
+        return sum(self._run(self._encoded(text), timeout_s).affected_rows or 0 for text in texts)
 
     def begin(self) -> None:
         self._run(b"BEGIN")
@@ -191,7 +194,8 @@ class MySQLConnection:
         if self._wire.peer_has_closed():
             raise self._lost("the connection was lost while it was idle", sent=False)
 
-    def _run(self, text: bytes) -> Any:
+    def _run(self, text: bytes, timeout_s: float | None = None) -> Any:
+        self._wire.set_read_timeout(timeout_s or self._read_timeout_s)
         try:
             return self._wire.run(text)
         except pymysql.MySQLError as error:

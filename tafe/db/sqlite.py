@@ -139,30 +139,32 @@ class SQLiteConnection:
     def clean(self) -> bool:
         return not self._raw.in_transaction
 
-    def rows(self, statement: sql_.Statement, params: Sequence[Any], limit: int | None) -> list[Row]:
+    def rows(
+        self, statement: sql_.Statement, params: Sequence[Any], limit: int | None, timeout_s: float | None
+    ) -> list[Row]:
         text, values = _bound(statement, params)
-        return self._call(self._fetch, text, values, limit)
+        return self._call(timeout_s, self._fetch, text, values, limit)
 
-    def execute(self, statement: sql_.Statement, params: Sequence[Any]) -> Result:
+    def execute(self, statement: sql_.Statement, params: Sequence[Any], timeout_s: float | None) -> Result:
         text, values = _bound(statement, params)
-        return self._call(self._execute, text, values)
+        return self._call(timeout_s, self._execute, text, values)
 
-    def execute_many(self, statement: sql_.Statement, rows: Iterable[Sequence[Any]]) -> int:
+    def execute_many(self, statement: sql_.Statement, rows: Iterable[Sequence[Any]], timeout_s: float | None) -> int:
         rowcount = 0
         remaining = iter(rows)
         while some := list(islice(remaining, _ROWS_AT_ONCE)):
-            rowcount += self._call(self._execute_many, statement, some)
+            rowcount += self._call(timeout_s, self._execute_many, statement, some)
         return rowcount
 
     def begin(self) -> None:
-        self._call(self._execute, "BEGIN IMMEDIATE", ())
+        self._call(None, self._execute, "BEGIN IMMEDIATE", ())
 
     def commit(self) -> None:
-        self._call(self._execute, "COMMIT", ())
+        self._call(None, self._execute, "COMMIT", ())
 
     def rollback(self) -> None:
         if self._raw.in_transaction:  # some errors end the transaction
-            self._call(self._execute, "ROLLBACK", ())
+            self._call(None, self._execute, "ROLLBACK", ())
 
     def ping(self) -> None:
         """A file does not hang up."""
@@ -181,11 +183,14 @@ class SQLiteConnection:
         self._threads.spawn(_guarded, self._raw.close).wait()
         gone()
 
-    def _call(self, function: Callable[..., T], *args: Any) -> T:
+    def _call(self, timeout_s: float | None, function: Callable[..., T], *args: Any) -> T:
+        setting = "read_timeout_s" if timeout_s is None else "timeout_s"
+        if timeout_s is None:
+            timeout_s = self._read_timeout_s
         self._job = self._threads.spawn(_guarded, function, *args)
-        self._job.wait(self._read_timeout_s)
+        self._job.wait(timeout_s)
         if not self._job.ready():
-            why = f"no answer within read_timeout_s={self._read_timeout_s:g}"
+            why = f"no answer within {setting}={timeout_s:g}"
             raise ConnectionLost(f"database {self._name} is unavailable", detail=why, sent=True, timed_out=True)
         value, error = self._job.get()
         self._job = None

@@ -31,6 +31,7 @@ class Queries(ABC):
 
     `sql` has `%s` for each parameter (see sql.py for the exact rule); `params` is a tuple or a list.
     Rows are dicts by column name; of two columns with one name the last counts, so name them with AS.
+    `timeout_s`: longest wait for the answer once a connection was had, in place of the database's `read_timeout_s`.
     """
 
     _driver: Driver
@@ -39,29 +40,30 @@ class Queries(ABC):
     def _run(self, statement: Statement, call: Callable[[Connection], T]) -> T:
         """Run `call` on a connection."""
 
-    def fetch_one(self, sql: str, params: Sequence[Any] = ()) -> Row | None:
+    def fetch_one(self, sql: str, params: Sequence[Any] = (), *, timeout_s: float | None = None) -> Row | None:
         """Return the first row, or None. The database computes them all: write LIMIT 1 where there may be many."""
         statement = self._prepared(sql, params)
-        rows = self._run(statement, lambda connection: connection.rows(statement, params, 1))
+        rows = self._run(statement, lambda connection: connection.rows(statement, params, 1, timeout_s))
         return rows[0] if rows else None
 
-    def fetch_all(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+    def fetch_all(self, sql: str, params: Sequence[Any] = (), *, timeout_s: float | None = None) -> list[Row]:
         """Return every row, all in memory at once."""
         statement = self._prepared(sql, params)
-        return self._run(statement, lambda connection: connection.rows(statement, params, None))
+        return self._run(statement, lambda connection: connection.rows(statement, params, None, timeout_s))
 
-    def execute(self, sql: str, params: Sequence[Any] = ()) -> Result:
+    def execute(self, sql: str, params: Sequence[Any] = (), *, timeout_s: float | None = None) -> Result:
         """Run a statement that changes something."""
         statement = self._prepared(sql, params)
-        return self._run(statement, lambda connection: connection.execute(statement, params))
+        return self._run(statement, lambda connection: connection.execute(statement, params, timeout_s))
 
-    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> Result:
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]], *, timeout_s: float | None = None) -> Result:
         """Run a statement for each row of parameters, all or none; `last_id` is 0.
 
         `rows` may be a generator: they are taken and sent some at a time, on MySQL an INSERT's in one statement.
         """
         statement = self._driver.compile(sql)
-        return Result(self._run(statement, lambda connection: connection.execute_many(statement, rows)), 0)
+        rowcount = self._run(statement, lambda connection: connection.execute_many(statement, rows, timeout_s))
+        return Result(rowcount, 0)
 
     def _prepared(self, sql: str, params: Sequence[Any]) -> Statement:
         statement = self._driver.compile(sql)
