@@ -71,7 +71,7 @@ make_environment() {
 SERVERS=(
     mariadbd:mariadb-server mariadb-install-db:mariadb-server nginx:nginx-light haproxy:haproxy
     wrk:wrk ab:apache2-utils valgrind:valgrind perf:linux-perf openssl:openssl gcc:build-essential
-    apache2:libapache2-mod-wsgi-py3
+    apache2:libapache2-mod-wsgi-py3 curl:curl javac:default-jdk-headless java:default-jdk-headless
 )
 
 # Install the packages whose programs are missing. Without root: say which single command does it and go on (the tests

@@ -233,7 +233,7 @@ class Exchange:
     def _write(self, data: bytes) -> None:
         """PEP 3333's `write`. Raises AssertionError for a body where there can be none, as pywsgi does."""
         status = self.head[3] if self.head is not None else self.status
-        if data and (status in (204, 304) or 100 <= status < 200):
+        if data and (status in (204, 304)):
             raise AssertionError(f"The {status} response must have no body")
         self._send(data)
 

@@ -29,7 +29,7 @@ def connected(live: Live, count: int) -> Iterator[list[socket.socket]]:
 
 
 class Application:
-    """Notes the order; `/wait` waits for `go`, `/large` is more than a client takes that does not read."""
+    """Notes the order; `/wait` waits for `go`; `/large`, and `/stream` in pieces, is more than an idle client takes."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -40,6 +40,9 @@ class Application:
         self.seen.append(path)
         if path == "/wait":
             self.go.wait()
+        if path == "/stream":
+            start_response("200 OK", [("Content-Length", str(len(LARGE)))])
+            return (LARGE[at : at + 65536] for at in range(0, len(LARGE), 65536))
         start_response("200 OK", [])
         if path == "/body":
             return [b"%d" % len(environ["wsgi.input"].read())]
@@ -94,11 +97,12 @@ def test_what_was_begun_goes_on_before_a_new_request_begins(serve: Serve, newcom
     assert took == ["/first", "/second", "/third", "/new"]
 
 
-def test_clients_that_do_not_read_keep_nobody_from_being_served(serve: Serve) -> None:
+@pytest.mark.parametrize("path", ["/large", "/stream"])
+def test_clients_that_do_not_read_keep_nobody_from_being_served(serve: Serve, path: str) -> None:
     live = serve(Application(), limits=Limits(in_flight=2))
     with connected(live, 4) as slow, live.connect() as quick:
         for client in slow:
-            client.sendall(get("/large"))
+            client.sendall(get(path))
         quick.sendall(get("/quick"))
         assert read_answer(quick)[1] == b"ok"
         for client in slow:

@@ -1,14 +1,14 @@
-"""Clients that offer HTTP/2 with their first request, as they are installed here: curl, and Java's own."""
+"""Clients that offer HTTP/2 with their first request: curl, and Java's own."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.services.requirements import program
 from tests.services.tafe_server import Running, start_tafe
 
 pytestmark = pytest.mark.real
@@ -48,14 +48,6 @@ def server(servers_dir: Path) -> Iterator[Running]:
     running.stop()
 
 
-def installed(name: str) -> str:
-    """Its path; the test is skipped without it, for the cases in tests/corpus/upgrade say the same."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
-
-
 def output_of(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
 
@@ -66,12 +58,12 @@ def output_of(*words: str) -> str:
 def test_curl_gets_http_1_1_and_keeps_its_connection(server: Running, options: tuple[str, ...]) -> None:
     told = ("-o", "/dev/null", "-w", "%{http_code} %{http_version} %{num_connects}\n")
     urls = (server.url + "/a", "-o", "/dev/null", server.url + "/b")
-    assert output_of(installed("curl"), "-sS", "--http2", *told, *options, *urls) == "200 1.1 1\n200 1.1 0\n"
+    assert output_of(program("curl"), "-sS", "--http2", *told, *options, *urls) == "200 1.1 1\n200 1.1 0\n"
 
 
 @pytest.mark.slow
 def test_java_gets_http_1_1(server: Running, tmp_path: Path) -> None:
-    installed("javac")  # without it no source is run
+    program("javac")  # without it no source is run
     source = tmp_path / "Client.java"
     source.write_text(JAVA)
-    assert output_of(installed("java"), str(source), server.url + "/j") == "200 HTTP_1_1\n" * 4
+    assert output_of(program("java"), str(source), server.url + "/j") == "200 HTTP_1_1\n" * 4

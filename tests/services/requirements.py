@@ -24,6 +24,9 @@ PACKAGES = {
     "openssl": "openssl",
     "gcc": "build-essential",
     "apache2": "libapache2-mod-wsgi-py3",  # which brings Apache along
+    "curl": "curl",
+    "javac": "default-jdk-headless",
+    "java": "default-jdk-headless",
 }
 
 INSTALL_ALL = "sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends {}'".format(
