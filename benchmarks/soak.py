@@ -46,7 +46,6 @@ from tests.services.tafe_server import Running, start_tafe
 MOST_GROWTH_KIB = 2048  # two arenas of Python's allocator
 MOST_SLOPE_KIB = 32  # in 100,000 requests: a third of a byte a request
 LEAST_FOR_SLOPE = 1_500_000
-_PIPELINED = 4
 _QUICK_VISITORS = 4
 _MOST_GREENLETS = 2 * (loads.CONNECTIONS + _QUICK_VISITORS + len(soak_visits.SLOW))  # kept idle
 _LEAVE_S = 6.0  # until the last connection is closed: the server's own timeouts add up to less

@@ -18,7 +18,6 @@ from tafe.lifecycle import State
 QUICK_STOP_S = 3.0
 
 _PAGE_BYTES = 4096  # keeps each worker's line apart from the others'; a page that nobody touched takes no memory
-_WORDS_A_PAGE = _PAGE_BYTES // 8
 _TEXT_START_BYTES = 128
 _TEXT_LIMIT_BYTES = _PAGE_BYTES - _TEXT_START_BYTES
 

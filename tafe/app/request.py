@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from tafe.app.deadline import Deadline
     from tafe.app.routing import Route
 
-_UNSET: Any = object()
-
 
 class Request:
     """The request being answered.
