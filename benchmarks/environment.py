@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ _DIRECTORY = ROOT / ".run" / "bench-venv"
 _REQUIREMENTS = Path(__file__).with_name("peers.txt")
 _BUILT = Path(__file__).with_name("peers-built.txt")
 _NOT_BUILT = "not-built.json"
+# Debian's Python has none without python3-venv; its own pip then installs into the environment.
+_HAS_ENSUREPIP = importlib.util.find_spec("ensurepip") is not None
 # Debian keeps servers where an ordinary user's PATH does not reach.
 _SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
@@ -38,7 +41,8 @@ def ensure(directory: Path = _DIRECTORY) -> Path:
     if not (stamp.exists() and stamp.read_text() == wanted):
         print(f"installing the peers ({_REQUIREMENTS.name}, {_BUILT.name}) ...", file=sys.stderr, flush=True)
         shutil.rmtree(directory, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
+        pip = [] if _HAS_ENSUREPIP else ["--without-pip"]
+        subprocess.run([sys.executable, "-m", "venv", *pip, str(directory)], check=True)
         subprocess.run([*_install(directory), "-r", str(_REQUIREMENTS)], check=True)
         (directory / _NOT_BUILT).write_text(json.dumps(_build(directory)))
         stamp.write_text(wanted)
@@ -46,7 +50,10 @@ def ensure(directory: Path = _DIRECTORY) -> Path:
 
 
 def _install(directory: Path) -> list[str]:
-    return [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    python = str(directory / "bin" / "python")
+    base = str(getattr(sys, "_base_executable", sys.executable))  # what this environment was made from
+    pip = [python, "-m", "pip"] if _HAS_ENSUREPIP else [base, "-m", "pip", "--python", python]
+    return [*pip, "install", "--quiet", "--disable-pip-version-check"]
 
 
 def _build(directory: Path) -> dict[str, str]:
