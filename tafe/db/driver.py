@@ -39,7 +39,10 @@ class ConnectionLost(DatabaseUnavailable):
 class Connection(Protocol):
     """One connection, used by one greenlet at a time."""
 
-    last_used_s: float  # set by the pool at each return; monotonic
+    # Set by the pool, monotonic:
+    taken_s: float  # when it was lent
+    last_used_s: float  # when it was given back
+    retire_at_s: float  # when it has served for long enough
 
     @property
     def in_transaction(self) -> bool:

@@ -120,7 +120,7 @@ class MySQLConnection:
     """One connection; see `driver.Connection`."""
 
     def __init__(self, wire: Wire, name: str, read_timeout_s: float) -> None:
-        self.last_used_s = 0.0
+        self.last_used_s = self.taken_s = self.retire_at_s = 0.0
         self._wire = wire
         self._name = name
         self._read_timeout_s = read_timeout_s

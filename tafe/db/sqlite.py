@@ -124,7 +124,7 @@ class SQLiteConnection:
     """One connection; see `driver.Connection`."""
 
     def __init__(self, raw: sqlite3.Connection, threads: Any, name: str, read_timeout_s: float) -> None:
-        self.last_used_s = 0.0
+        self.last_used_s = self.taken_s = self.retire_at_s = 0.0
         self._raw = raw
         self._threads = threads
         self._name = name
