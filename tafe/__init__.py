@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tafe.app import Request as Request
     from tafe.app import Response as Response
     from tafe.db import Database as Database
+    from tafe.db import use_fast_pymysql as use_fast_pymysql
     from tafe.errors import BadRequest as BadRequest
     from tafe.errors import HTTPError as HTTPError
     from tafe.errors import NotFound as NotFound
@@ -39,6 +40,7 @@ _HOMES = {
     "Unavailable": "tafe.errors",
     "offload": "tafe.offloading",
     "WSGIServer": "tafe.server",
+    "use_fast_pymysql": "tafe.db",
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "WSGIServer",
     "__version__",
     "offload",
+    "use_fast_pymysql",
 ]
 
 
