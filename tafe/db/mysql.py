@@ -17,6 +17,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import itertools
+import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -38,6 +39,9 @@ PING_TIMEOUT_S = 0.5
 
 _IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
 _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+# What reading an answer raises when it is not what it should be. Any other exception was thrown into the greenlet from
+# outside, and must reach whoever threw it: taken for a lost connection, it would be forgotten and a read repeated.
+_UNREADABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 # Types of parameters that PyMySQL turns into literals of their own kind.
 _SENDABLE = frozenset(
     {
@@ -145,7 +149,7 @@ class MySQLConnection:
             found = self._wire.records(text)
         except pymysql.MySQLError as error:
             raise self._translated(error) from None
-        except Exception as error:
+        except _UNREADABLE as error:
             raise self._unreadable(error) from error
         return found if limit is None or len(found) <= limit else found[:limit]
 
@@ -200,7 +204,7 @@ class MySQLConnection:
             return self._wire.run(text)
         except pymysql.MySQLError as error:
             raise self._translated(error) from None
-        except Exception as error:
+        except _UNREADABLE as error:
             raise self._unreadable(error) from error
 
     def _bound(self, statement: sql_.Statement, params: Sequence[Any]) -> bytes:
