@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tafe.app import App as App
     from tafe.app import Request as Request
     from tafe.app import Response as Response
+    from tafe.concurrency import SingleFlight as SingleFlight
+    from tafe.concurrency import gather as gather
     from tafe.db import Database as Database
     from tafe.db import use_fast_pymysql as use_fast_pymysql
     from tafe.errors import BadRequest as BadRequest
@@ -33,6 +35,8 @@ _HOMES = {
     "App": "tafe.app",
     "Request": "tafe.app",
     "Response": "tafe.app",
+    "SingleFlight": "tafe.concurrency",
+    "gather": "tafe.concurrency",
     "Database": "tafe.db",
     "BadRequest": "tafe.errors",
     "HTTPError": "tafe.errors",
@@ -51,9 +55,11 @@ __all__ = [
     "NotFound",
     "Request",
     "Response",
+    "SingleFlight",
     "Unavailable",
     "WSGIServer",
     "__version__",
+    "gather",
     "offload",
     "use_fast_pymysql",
 ]

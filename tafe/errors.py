@@ -161,6 +161,10 @@ class OffloadTimeout(TafeError, TimeoutError):
     """A call in a native thread took longer than the `timeout_s` it was given; answered as 504."""
 
 
+class GatherTimeout(TafeError, TimeoutError):
+    """Calls of one `tafe.gather` took longer than the `timeout_s` it was given; answered as 504."""
+
+
 class DatabaseUnavailable(Unavailable):
     """No connection to the database could be made, or it was lost; neither message nor detail holds credentials."""
 

@@ -1,9 +1,9 @@
 """From an exception to an answer, and to the log.
 
 The most specific handler wins, the application's (`app.error`) before ours: `HTTPError` says its own answer,
-`Unavailable` is 503 with Retry-After, `RequestTimeout` and `OffloadTimeout` are 504, everything else is 500, any other
-`TimeoutError` too: whose time was up is for the handler to say. A client sees only what was written for it; a traceback
-goes to the log `tafe.app` with the route and the request's id, never with the query string.
+`Unavailable` is 503 with Retry-After, `RequestTimeout`, `OffloadTimeout` and `GatherTimeout` are 504, everything else
+is 500, any other `TimeoutError` too: whose time was up is for the handler to say. A client sees only what was written
+for it; a traceback goes to the log `tafe.app` with the route and the request's id, never with the query string.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tafe.app.logs import report
 from tafe.app.request import Request
 from tafe.app.response import Response
 from tafe.app.streaming import prepare
-from tafe.errors import HTTPError, OffloadTimeout, RequestTimeout, Unavailable, UsageError
+from tafe.errors import GatherTimeout, HTTPError, OffloadTimeout, RequestTimeout, Unavailable, UsageError
 
 Handler = Callable[[Any, Request], Any]
 
@@ -32,6 +32,7 @@ class Failures:
             Unavailable: _unavailable,
             RequestTimeout: _timeout,
             OffloadTimeout: _timeout,
+            GatherTimeout: _timeout,
             Exception: _unhandled,
         }
         self._theirs: dict[type[BaseException], Handler] = {}
@@ -91,7 +92,7 @@ def _unavailable(exc: Unavailable, request: Request) -> Response:
     return error_response(request, 503, exc.code, exc.message, headers={"Retry-After": str(exc.retry_after_s)})
 
 
-def _timeout(exc: RequestTimeout | OffloadTimeout, request: Request) -> Response:
+def _timeout(exc: RequestTimeout | OffloadTimeout | GatherTimeout, request: Request) -> Response:
     report(logging.WARNING, exc, request, "timed out in")
     return error_response(request, 504, "timeout", "the request took too long")
 

@@ -44,6 +44,7 @@ LAYERS = (
 APPLICATION = {
     "app": {"errors"},
     "db": {"errors", "lifecycle"},
+    "concurrency": {"app", "errors"},
     "offloading": {"app", "errors", "lifecycle"},
 }
 # What applications in apps/ may use: the public names, and the errors to raise and to catch.
