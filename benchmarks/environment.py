@@ -23,8 +23,6 @@ _DIRECTORY = ROOT / ".run" / "bench-venv"
 _REQUIREMENTS = Path(__file__).with_name("peers.txt")
 _BUILT = Path(__file__).with_name("peers-built.txt")
 _NOT_BUILT = "not-built.json"
-# Debian's Python has none without python3-venv; its own pip then installs into the environment.
-_HAS_ENSUREPIP = importlib.util.find_spec("ensurepip") is not None
 # Debian keeps servers where an ordinary user's PATH does not reach.
 _SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
@@ -41,8 +39,7 @@ def ensure(directory: Path = _DIRECTORY) -> Path:
     if not (stamp.exists() and stamp.read_text() == wanted):
         print(f"installing the peers ({_REQUIREMENTS.name}, {_BUILT.name}) ...", file=sys.stderr, flush=True)
         shutil.rmtree(directory, ignore_errors=True)
-        pip = [] if _HAS_ENSUREPIP else ["--without-pip"]
-        subprocess.run([sys.executable, "-m", "venv", *pip, str(directory)], check=True)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(directory)], check=True)
         subprocess.run([*_install(directory), "-r", str(_REQUIREMENTS)], check=True)
         (directory / _NOT_BUILT).write_text(json.dumps(_build(directory)))
         stamp.write_text(wanted)
@@ -50,10 +47,14 @@ def ensure(directory: Path = _DIRECTORY) -> Path:
 
 
 def _install(directory: Path) -> list[str]:
-    python = str(directory / "bin" / "python")
-    base = str(getattr(sys, "_base_executable", sys.executable))  # what this environment was made from
-    pip = [python, "-m", "pip"] if _HAS_ENSUREPIP else [base, "-m", "pip", "--python", python]
-    return [*pip, "install", "--quiet", "--disable-pip-version-check"]
+    return [*pip("--python", str(directory / "bin" / "python")), "install", "--quiet"]
+
+
+def pip(*options: str) -> list[str]:
+    """A command that runs pip: this environment's or, where it was made without, that of the Python it was made from."""
+    base = str(getattr(sys, "_base_executable", sys.executable))
+    python = base if importlib.util.find_spec("pip") is None else sys.executable
+    return [python, "-m", "pip", "--disable-pip-version-check", *options]
 
 
 def _build(directory: Path) -> dict[str, str]:

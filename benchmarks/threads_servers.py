@@ -120,8 +120,7 @@ def _debian_packages() -> Path:
         shutil.rmtree(_PACKAGES_FOLDER, ignore_errors=True)
         version = ".".join(debian_python().split(".")[:2])
         for_python = ["--python-version", version, "--only-binary", ":all:", "--target", str(_PACKAGES_FOLDER)]
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *for_python, *wanted], check=True)
+        subprocess.run([*environment.pip(), "install", "--quiet", *for_python, *wanted], check=True)
         stamp.write_text(made_from)
     return _PACKAGES_FOLDER
 
