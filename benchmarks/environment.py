@@ -51,7 +51,7 @@ def _install(directory: Path) -> list[str]:
 
 
 def pip(*options: str) -> list[str]:
-    """A command that runs pip: this environment's or, where it was made without, that of the Python it was made from."""
+    """The command that runs pip: this environment's or, if it has none, that of the Python it was made from."""
     base = str(getattr(sys, "_base_executable", sys.executable))
     python = base if importlib.util.find_spec("pip") is None else sys.executable
     return [python, "-m", "pip", "--disable-pip-version-check", *options]
