@@ -17,7 +17,7 @@ cdef class Recorder:
     cdef public list batch, errors
     cdef public object requests
     cdef list _slowest
-    cdef object _pushed, _handed_over, _epoch_s, _delta
+    cdef object _pushed, _handed_over, _epoch_s, _delta, _regulars, _room, _crowded_out
 
     @cython.locals(span=Span, by_route=dict, spans=list)
     cpdef fold(self)

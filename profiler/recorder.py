@@ -6,8 +6,10 @@ never formats or writes.
 A request that was one slice (nothing waited) needs three counts instead of five.
 Slowest are those of an epoch of ten minutes: a delta has those that have joined them since the one before, so that a
 worker under load does not store its slowest of every moment.
-Bounds: `MAX_ROUTES` routes and `SLOWEST` requests a delta; requests of further routes are kept together and
-counted.
+Bounds: `MAX_ROUTES` routes and `SLOWEST` requests a delta;
+the requests of further routes are one route, `OTHER_ROUTES`.
+A route that had many requests before it had room has it in the next delta: paths that strangers make up take the room
+of none that is in use.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from profiler.hook import Counts
 
 MAX_ROUTES = 200  # templates an application has; five histograms each take some 40 KB when all are busy
+MAX_REGULARS = 150  # of them that keep their room: the rest is for routes that are new
+MAX_CROWDED_OUT = 2 * MAX_ROUTES  # whose requests are counted, so that the busiest become regulars
 SLOWEST = 20  # as many as a report shows, of each SLOWEST_EPOCH_S
 SLOWEST_EPOCH_S = 600.0  # so that a report on the last hour has slow requests of that hour
 OTHER_ROUTES = "(other routes)"
@@ -91,8 +95,12 @@ class Delta:
         self.routes: dict[str, RouteTimes] = {}
         self.slowest: list[Span] = []
         self.delays_s: list[float] = []  # at most one each PULSE_S, so some 200
-        self.lumped = 0  # requests under OTHER_ROUTES
         self.hub: dict[str, Any] = {}
+
+    @property
+    def records(self) -> int:
+        """How many requests it tells of."""
+        return sum(times.requests for times in self.routes.values())
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """As they are stored; for the writer's thread."""
@@ -117,6 +125,9 @@ class Recorder:
         self._pushed = self._handed_over = 0  # the last number given, and the last that was handed over
         self._epoch_s = 0.0  # how long it has lasted
         self._delta = Delta()
+        self._regulars: frozenset[str] = frozenset()  # routes that have room, whoever comes first
+        self._room = MAX_ROUTES  # for others, in this delta
+        self._crowded_out: dict[str, int] = {}  # requests of routes that had none, too low by what `_thin_out` took
 
     def fold(self) -> None:
         """Count the finished requests of the batch."""
@@ -146,6 +157,9 @@ class Recorder:
     def take(self, counts: Counts, since: Counts, wall_s: float, overhead_s: float) -> Delta:
         """Hand over what was gathered, with what the hook counted since the last time, and begin anew."""
         delta, self._delta = self._delta, Delta()
+        if self._crowded_out:
+            self._choose_regulars(delta)
+        self._room = MAX_ROUTES - len(self._regulars)
         delta.slowest = [span for _, number, span in self._slowest if number > self._handed_over]
         self._handed_over = self._pushed
         self._epoch_s += wall_s
@@ -158,7 +172,7 @@ class Recorder:
             "overhead_s": round(overhead_s, 6),
             "switches": counts.switches - since.switches,
             "slices_over": counts.slices_over - since.slices_over,
-            "dropped": counts.dropped - since.dropped + delta.lumped,
+            "dropped": counts.dropped - since.dropped,
             "displaced": counts.displaced - since.displaced,
             "failures": counts.failures - since.failures,
         }
@@ -168,11 +182,28 @@ class Recorder:
         routes = self._delta.routes
         times = routes.get(route)
         if times is None:
-            if len(routes) >= MAX_ROUTES:
-                self._delta.lumped += requests
-                route = OTHER_ROUTES
+            if route not in self._regulars:
+                if self._room > 0:
+                    self._room -= 1
+                else:
+                    self._crowd_out(route, requests)
+                    route = OTHER_ROUTES
             times = routes.setdefault(route, RouteTimes())
         return times
+
+    def _crowd_out(self, route: str, requests: int) -> None:
+        counts = self._crowded_out
+        counts[route] = counts.get(route, 0) + requests
+        if len(counts) > MAX_CROWDED_OUT:
+            # Take what the middle one has from all (Misra and Gries, 1982): who has many more than others stays.
+            middle = sorted(counts.values())[MAX_CROWDED_OUT // 2]
+            self._crowded_out = {route: count - middle for route, count in counts.items() if count > middle}
+
+    def _choose_regulars(self, delta: Delta) -> None:
+        counts = {route: times.requests for route, times in delta.routes.items() if route != OTHER_ROUTES}
+        counts.update(self._crowded_out)
+        self._crowded_out = {}
+        self._regulars = frozenset(sorted(counts, key=lambda route: -counts[route])[:MAX_REGULARS])
 
     def _keep_slowest(self, spans: list[Span]) -> None:
         heap = self._slowest
@@ -194,6 +225,9 @@ def _slow_request(span: Span) -> dict[str, Any]:
             "line": culprit.place.line,
             "route": culprit.span.route if culprit.span else "",
             "s": round(cost_s, 6),
+            "own": culprit.span is span,
+            "started": round(culprit.start_s + wall_offset_s, 6),
+            "length_s": round(culprit.length_s, 6),
         }
         for culprit, cost_s in span.blamed or ()
         if culprit.place is not None

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+import profiler
 from profiler.hook import Counts
 from profiler.model import Histogram, Span
-from profiler.recorder import MAX_ROUTES, OTHER_ROUTES, SLOWEST, SLOWEST_EPOCH_S, Delta, Recorder
+from profiler.recorder import MAX_CROWDED_OUT, MAX_ROUTES, OTHER_ROUTES, SLOWEST, SLOWEST_EPOCH_S, Delta, Recorder
 
 NOTHING = Counts(0, 0, 0.0, 0, 0, 0, 0)
 
@@ -77,7 +78,50 @@ def test_routes_beyond_the_bound_are_kept_together_and_counted() -> None:
     routes = lines(delta, "route")
     assert len(routes) == MAX_ROUTES + 1
     assert next(line for line in routes if line["route"] == OTHER_ROUTES)["requests"] == 50
-    assert delta.hub["dropped"] == 50
+    assert delta.hub["dropped"] == 0, "they are counted, there"
+
+
+def hand_over(recorder: Recorder, *spans: Span) -> dict[str, int]:
+    """Requests by route, as the next delta has them."""
+    for start in range(0, len(spans), 100):
+        recorder.batch += spans[start : start + 100]
+        recorder.fold()
+    delta = recorder.take(NOTHING, NOTHING, 1.0, 0.0)
+    return {line["route"]: line["requests"] for line in lines(delta, "route")}
+
+
+def test_a_route_in_use_has_room_whatever_paths_strangers_make_up() -> None:
+    recorder = Recorder()
+
+    def crowd(number: int) -> list[Span]:
+        made_up = [finished(f"GET /{number}/{path}") for path in range(5 * MAX_ROUTES)]
+        return [span for one in made_up for span in (one, finished("POST /order"))]
+
+    first = hand_over(recorder, *[finished(f"GET /early/{path}") for path in range(MAX_ROUTES)], *crowd(1))
+    assert "POST /order" not in first, "it came when there was no room any more"
+    for number in (2, 3):
+        routes = hand_over(recorder, *crowd(number))
+        assert routes["POST /order"] == 5 * MAX_ROUTES
+        assert len(routes) <= MAX_ROUTES + 1
+        assert sum(routes.values()) == 10 * MAX_ROUTES, "none is lost"
+
+
+def test_a_route_that_had_room_and_was_busy_keeps_it() -> None:
+    recorder = Recorder()
+    busy = [finished(f"GET /busy/{number % 100}") for number in range(1000)]
+    once = [finished(f"GET /{path}") for path in range(5 * MAX_ROUTES)]
+    hand_over(recorder, *busy, *once)
+    routes = hand_over(recorder, *once, *busy)
+    assert [routes.get(f"GET /busy/{number}") for number in range(100)] == [10] * 100
+
+
+def test_counting_those_without_room_takes_bounded_memory() -> None:
+    recorder = Recorder()
+    hand_over(recorder)
+    recorder.batch += [finished(f"GET /{path}") for path in range(20 * MAX_ROUTES)]
+    recorder.fold()
+    if profiler.why_interpreted:  # compiled, its attributes are C's
+        assert len(recorder._crowded_out) <= MAX_CROWDED_OUT
 
 
 def test_the_slowest_requests_are_kept_whatever_their_order() -> None:
