@@ -31,7 +31,7 @@ from profiler.recorder import Recorder
 from profiler.sites import SiteTable
 from profiler.usage import Meter
 from profiler.watchdog import Watchdog
-from profiler.writer import MAX_HANDED_OVER, Source, Writer
+from profiler.writer import Writer
 
 PULSE_S = 0.05  # fine enough to see delays of the threshold's order, 20 wake-ups a second at most
 # Between two hand-overs: soon at first, for who has just asked for a page and wants to see it, then twice as long each
@@ -76,13 +76,12 @@ class Session:
         self._pid = os.getpid()
         self._closed = False
         self._recorder = Recorder()
-        self._outbox: deque[Source] = deque(maxlen=MAX_HANDED_OVER)
         self._meter = Meter()
         table = SiteTable()
         finished: deque[Slice] = deque()
         self._writer: Writer | None = None
         if directory is not None:
-            self._writer = Writer(os.fspath(directory), worker, threshold_s, self._outbox, table)
+            self._writer = Writer(os.fspath(directory), worker, threshold_s, table)
         self._hook = hooks.Hook(
             hooks.Links(
                 hub=hub,
@@ -199,8 +198,7 @@ class Session:
         delta = self._recorder.take(counts, self._handed_over, now_s - self._handed_over_s, overhead_s)
         self._handed_over, self._handed_over_requests, self._handed_over_s = counts, requests, now_s
         if self._writer is not None:
-            self._outbox.append(delta)
-            self._writer.wake()
+            self._writer.hand_over(delta)
 
 
 def install(

@@ -15,6 +15,7 @@ import json
 import os
 import socket
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from profiler import why_interpreted
@@ -24,32 +25,34 @@ from profiler.native import Signal, sleep, start_thread
 from profiler.retention import MAX_FILE_AGE_S, MAX_FILE_BYTES, file_name, prune
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Iterator
 
     from profiler.sites import SiteTable
 
 FLUSH_S = 1.0  # what a killed worker may lose of its slow slices
 STOP_TIMEOUT_S = 2.0  # for the last flush to a slow disk; then the process ends without it
-MAX_HANDED_OVER = 16  # some minutes of hand-overs, for a disk that blocks
+MAX_HANDED_OVER = 3  # half a minute, for a disk that blocks; one of 200 busy routes takes 6 MB
 
 
 class Source(Protocol):
     """Something that makes lines when asked, outside the hub's thread."""
 
+    @property
+    def records(self) -> int: ...  # what is lost with it
+
     def lines(self) -> Iterator[dict[str, Any]]: ...
 
 
 class Writer:
-    """Writes what appears in `outbox` and `table` until stopped."""
+    """Writes what is handed over, and what appears in `table`, until stopped."""
 
-    def __init__(
-        self, directory: str, worker: str, threshold_s: float, outbox: deque[Source], table: SiteTable
-    ) -> None:
+    def __init__(self, directory: str, worker: str, threshold_s: float, table: SiteTable) -> None:
         self._directory = directory
-        self._outbox = outbox
+        self._outbox: deque[Source] = deque()
+        self._overrun = 0  # records handed over too soon after others; only the hub's thread counts
+        self._overrun_known = 0  # of them, those that are in `_lost`
         self._table = table
-        self._lost = 0  # lines that could not be written
+        self._lost = 0  # lines that could not be written, and what was overrun
         self._cut = False  # the file ends in the middle of a line
         self._wake = Signal()
         self._stopping = False
@@ -104,14 +107,23 @@ class Writer:
         """Start the thread."""
         self._done = start_thread(self._run)
 
-    def wake(self) -> None:
-        """Write soon what was handed over; never blocks."""
+    def hand_over(self, source: Source) -> None:
+        """Write this soon; for the hub's thread, never blocks.
+
+        When the disk is too slow for `MAX_HANDED_OVER`, the oldest goes, and counts as dropped.
+        """
+        if len(self._outbox) >= MAX_HANDED_OVER:
+            try:
+                self._overrun += self._outbox.popleft().records
+            except IndexError:  # the writer was quicker
+                pass
+        self._outbox.append(source)
         self._wake.announce()
 
     def stop(self) -> None:
         """Write the rest and close the file. Blocks the caller for as long as that takes, at most `STOP_TIMEOUT_S`."""
         self._stopping = True
-        self.wake()
+        self._wake.announce()
         if self._done is None or self._done.wait(STOP_TIMEOUT_S):
             self.close()
 
@@ -131,12 +143,19 @@ class Writer:
     def _flush(self) -> None:
         lines: list[dict[str, Any]] = []
         while self._outbox:
-            for line in self._outbox.popleft().lines():
+            try:
+                source = self._outbox.popleft()
+            except IndexError:  # the hub took it back
+                break
+            for line in source.lines():
                 lines.append(line)
                 sleep(0)  # the hub may want the GIL: a line takes up to 0.2 ms to make
         if self._is_full():
             self._rotate()
         lines += self._table.take()
+        overrun = self._overrun
+        self._lost += overrun - self._overrun_known
+        self._overrun_known = overrun
         if self._lost:
             lines.append({"type": "dropped", "count": self._lost})
         if lines:

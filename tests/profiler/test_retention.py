@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -19,7 +19,7 @@ from profiler.report.build import build
 from profiler.report.reader import read
 from profiler.retention import MAX_AGE_S, MAX_TOTAL_BYTES, Stored, expired, file_name
 from profiler.sites import SiteTable
-from profiler.writer import Source, Writer
+from profiler.writer import MAX_HANDED_OVER, Writer
 from tests.profiler.test_sites import BLOCKING, found
 
 NOW_S = 1_800_000_000.0
@@ -64,8 +64,7 @@ def dead_pid() -> int:
 
 
 def open_writer(directory: Path) -> Writer:
-    handed_over: deque[Source] = deque()
-    return Writer(str(directory), "w", 0.01, handed_over, SiteTable())
+    return Writer(str(directory), "w", 0.01, SiteTable())
 
 
 def test_a_worker_deletes_at_its_start_what_dead_workers_left_long_ago_and_nothing_else(tmp_path: Path) -> None:
@@ -103,10 +102,12 @@ def test_what_another_host_wrote_today_stays_however_much_there_is(
 class Lines:
     """A hand-over of one request."""
 
-    def lines(self) -> list[dict[str, Any]]:
+    records = 1
+
+    def lines(self) -> Iterator[dict[str, Any]]:
         one = [-1000, 1]
         times = dict.fromkeys(("total", "running", "waiting", "queued"), one)
-        return [{"type": "route", "route": "GET /", "requests": 1, "errors": 0, **times}]
+        yield {"type": "route", "route": "GET /", "requests": 1, "errors": 0, **times}
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fill(opened: Writer, times: int) -> None:
     for _ in range(times):
-        opened._outbox.append(Lines())  # type: ignore[arg-type]
+        opened.hand_over(Lines())
         opened._table.add(found(BLOCKING, {12: 0.03}))
         opened._flush()
 
@@ -181,3 +182,15 @@ def test_a_directory_that_is_deleted_under_a_worker_is_made_again(tmp_path: Path
     opened.close()
     (worker,) = build(read([str(tmp_path / "profile")]))["workers"]
     assert worker["requests"] == 1
+
+
+def test_what_a_disk_is_too_slow_for_is_bounded_and_what_is_lost_is_counted(tmp_path: Path) -> None:
+    opened = open_writer(tmp_path)
+    for _ in range(MAX_HANDED_OVER + 5):  # the disk takes none of it
+        opened.hand_over(Lines())
+    assert len(opened._outbox) == MAX_HANDED_OVER
+    opened._flush()
+    opened._flush()
+    opened.close()
+    (worker,) = build(read([str(tmp_path)]))["workers"]
+    assert (worker["requests"], worker["dropped"]) == (MAX_HANDED_OVER, 5)
