@@ -1,8 +1,8 @@
-"""The report for a terminal: what an engineer must know within a minute, on one screen.
+"""The report for a terminal: what an engineer must know within a minute.
 
-First the lines that did not yield, worst first, each with its source, how long it held the hub, whom that
-delayed, and what to do; then what the machine did (innocent), the routes, the slowest requests. What does not
-fit is counted, not shown: JSON has it all.
+First the lines that did not yield, worst first: each with its source, whom it delayed, how often and for how long it
+held the hub, and what to do. Five of them, with what was measured, fit a screen. Then what the machine did (innocent),
+the routes, the slowest requests. What does not fit is counted, not shown: JSON and HTML have it all.
 Text from requests and sources is printed without control characters: a route may come from a stranger.
 """
 
@@ -12,9 +12,10 @@ import os
 from typing import Any
 
 WIDTH = 100  # columns: what two terminals side by side on a laptop have
-TOP_SITES = 5
-TOP_ROUTES = 10
-TOP_SLOWEST = 5
+REST = "(other sites)"  # the function of a row for all sites that have none of their own
+TOP_SITES = 5  # of five lines each, with advice that takes two: a screen
+TOP_ROUTES = 5
+TOP_SLOWEST = 3
 
 
 def render(report: dict[str, Any]) -> str:
@@ -33,17 +34,27 @@ def _head(report: dict[str, Any]) -> list[str]:
     busiest = max(worker["hub_busy_ratio"] for worker in workers)
     costliest = max(worker["overhead_ratio"] for worker in workers)
     covered = f"{_duration(window['duration_s'])} from {_second(window['start'])} to {_second(window['end'])}"
-    lines = [
+    delays = f"p50 {_ms(delay['p50'])}, p99 {_ms(delay['p99'])}, max {_ms(delay['max'])}"
+    return [
         f"{_many(len(workers), 'worker')}, {_many(requests, 'request')}, {covered}",
-        f"{_many(over, 'slice')} of {report['threshold_ms']:g} ms or more",
+        f"{_many(over, 'slice')} of {report['threshold_ms']:g} ms or more; hub delay {delays}",
         f"hub busy {busiest:.0%} of the time, {costliest:.1%} of that for the profiler (the worst worker's)"
         + _hook(workers),
-        f"hub delay p50 {_ms(delay['p50'])}, p99 {_ms(delay['p99'])}, max {_ms(delay['max'])}",
+        *warnings(report),
     ]
-    dropped = sum(worker["dropped"] for worker in workers)
-    displaced = sum(worker["displaced"] for worker in workers)
+
+
+def warnings(report: dict[str, Any]) -> list[str]:
+    """In what the report falls short, a sentence each."""
+    dropped, displaced = (sum(worker[name] for worker in report["workers"]) for name in ("dropped", "displaced"))
+    left_out = report["left_out"]
+    lines = []
     if dropped:
         lines.append(f"{_many(dropped, 'record')} dropped: counts are too low by up to that many")
+    if left_out["unreadable_lines"]:
+        lines.append(f"{_many(left_out['unreadable_lines'], 'line')} could not be read, as a killed worker leaves one")
+    if left_out["files_of_another_schema"]:
+        lines.append(f"{_many(left_out['files_of_another_schema'], 'file')} of another schema skipped")
     if displaced:
         lines.append(f"the tracer was displaced {_many(displaced, 'time')}: something else calls greenlet.settrace")
     return lines
@@ -56,15 +67,21 @@ def _hook(workers: list[dict[str, Any]]) -> str:
 
 
 def _sites(report: dict[str, Any]) -> list[str]:
-    guilty = [site for site in report["sites"] if not site["innocent"]]
-    innocent = [site for site in report["sites"] if site["innocent"]]
+    listed = [site for site in report["sites"] if not _is_rest(site)]
+    guilty = [site for site in listed if not site["innocent"]]
     lines = ["LINES THAT DO NOT YIELD"]
     if not guilty:
         lines.append("  none")
     for number, site in enumerate(guilty[:TOP_SITES], 1):  # a rank counts innocent sites too
         lines += _site(number, site)
-    if len(guilty) > TOP_SITES:
-        lines.append(f"  and {_many(len(guilty) - TOP_SITES, 'more line')}: --format json has all of them")
+    rest = [site for site in report["sites"] if _is_rest(site)]
+    further = [*guilty[TOP_SITES:], *(site for site in rest if not site["innocent"])]
+    if further:
+        together = report["left_out"]["sites"]
+        many = ("some " if together else "") + _many(max(0, len(guilty) - TOP_SITES) + together, "more line")
+        harm_ms, busy_ms = sum(site["harm_ms"] for site in further), sum(site["busy_ms"]["total"] for site in further)
+        lines.append(f"  and {many}, {_ms(busy_ms)} in all, which delayed requests by {_ms(harm_ms)} (--format html)")
+    innocent = [site for site in report["sites"] if site["innocent"]]
     if innocent:
         count = sum(site["count"] for site in innocent)
         total = sum(site["busy_ms"]["total"] for site in innocent)
@@ -72,6 +89,10 @@ def _sites(report: dict[str, Any]) -> list[str]:
             f"  not to blame: {_many(count, 'slice')}, {_ms(total)}, made long by a machine without a free CPU"
         )
     return lines
+
+
+def _is_rest(site: dict[str, Any]) -> bool:
+    return not site["file"] and bool(site["function"] == REST)
 
 
 def _site(number: int, site: dict[str, Any]) -> list[str]:
@@ -86,12 +107,16 @@ def _site(number: int, site: dict[str, Any]) -> list[str]:
         where = "a line that was never seen: it ended before the watchdog could look"
     head = f"{number}. {where}   [{site['cause']}]"
     lines = _wrap(head, "", "   ") if site["library"] else [head]
+    if site["victims"]:
+        harm = f"delayed {_many(site['victims'], 'request')} by {_ms(site['harm_ms'])}"
+        if len(lines[-1]) + len(harm) + 3 <= WIDTH:
+            lines[-1] += f"   {harm}"
+        else:
+            lines.append(f"   {harm}")
     if site["source"]:
         lines.append(f"     {site['source']}")
     each = f"{_ms(busy['p50'])} (longest {_ms(busy['max'])}), {_ms(busy['total'])} in all"
     lines.append(f"   {_many(site['count'], 'time')}, each {each}; in {_short(site['routes'])}")
-    if site["victims"]:
-        lines.append(f"   delayed {_many(site['victims'], 'request')} by {_ms(site['harm_ms'])} in all")
     lines += _wrap(f"-> {site['advice']}", "   ", "      ")
     allowed = site.get("allowed")
     return [*lines, *_wrap(allowed_text(allowed), "   ", "      ")] if allowed else lines

@@ -8,20 +8,20 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import NoReturn
 
 from profiler.allow import load
 from profiler.errors import ProfilerError
-from profiler.render import json, text
-from profiler.report.build import SCHEMA, Report, build
+from profiler.report.build import SCHEMA, build
 from profiler.report.reader import read
 from profiler.report.since import moment_of
 
 __all__ = ["FORMATS", "SCHEMA", "main", "run"]
 
-FORMATS: dict[str, Callable[[Report], str]] = {"text": text.render, "json": json.render}
+FORMATS = ("text", "json", "html", "speedscope", "collapsed", "perfetto")
+"""Each is a module in profiler/render, loaded when asked for: a server imports this package, and shows no report."""
 
 
 def run(
@@ -38,9 +38,8 @@ def run(
     Raises ProfilerError for a directory that is missing or holds no profile (since then), an unknown format or
     `since`, an allow list that is none, a file that cannot be written.
     """
-    render = FORMATS.get(format)
-    if render is None:
-        raise ProfilerError(f"{format!r} is not a format", f"use {' or '.join(FORMATS)}")
+    if format not in FORMATS:
+        raise ProfilerError(f"{format!r} is not a format", f"use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
     allowed = None if allow is None else load(allow)
     profile = read(directories, 0.0 if since is None else moment_of(since, time.time()))
     if profile.skipped:
@@ -53,7 +52,7 @@ def run(
     report = build(profile)
     if allowed is not None:
         allowed.mark(report["sites"], datetime.now(UTC).astimezone().date())
-    shown = render(report)
+    shown: str = import_module(f"profiler.render.{format}").render(report)
     if output is None:
         sys.stdout.write(shown)
         return 0
@@ -66,7 +65,7 @@ def run(
 
 
 def main(argv: list[str]) -> int:
-    """`report DIR... [--since DURATION|MOMENT] [--allow FILE] [--format text|json] [-o FILE]`; returns the exit status.
+    """`report DIR... [--since DURATION|MOMENT] [--allow FILE] [--format FORMAT] [-o FILE]`; returns the exit status.
 
     2 for what cannot be done.
     """

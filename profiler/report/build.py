@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from profiler.model import Histogram
 from profiler.report.advice import advise
 from profiler.report.profile import TIMES, Profile, Route, Site, SiteKey, Worker
+from profiler.report.sketch import Sketch
 
 SCHEMA = "profiler.report/1"
 
@@ -20,19 +20,27 @@ Report = dict[str, Any]
 
 def build(profile: Profile) -> Report:
     """The report of a profile."""
-    start_s = min(worker.start_s for worker in profile.workers)
-    end_s = max(worker.end_s for worker in profile.workers)
-    thresholds_s = [worker.threshold_s for worker in profile.workers if worker.threshold_s is not None]
-    routes = sorted(profile.routes.items(), key=lambda item: (-item[1].requests, item[0]))
+    workers = [*profile.workers, *([profile.other_workers] if profile.merged_workers else [])]
+    start_s = min(worker.start_s for worker in workers)
+    end_s = max(worker.end_s for worker in workers)
+    thresholds_s = [worker.threshold_s for worker in workers if worker.threshold_s is not None]
+    routes = sorted(profile.routes.entries.items(), key=lambda item: (-item[1].requests, item[0]))
     return {
         "schema": SCHEMA,
         "window": {"start": _iso(start_s), "end": _iso(end_s), "duration_s": round(max(0.0, end_s - start_s), 3)},
         "threshold_ms": _ms(min(thresholds_s, default=0.0)),
-        "workers": [_worker(worker) for worker in profile.workers],
+        "workers": [_worker(worker) for worker in workers],
         "hub": {"delay_ms": _quantiles(profile.delay)},
-        "sites": _sites(profile.sites),
-        "routes": [_route(name, route) for name, route in routes],
+        "sites": _sites(profile),
+        "routes": [_route(name, route) for name, route in [*routes, *profile.routes.rest.items()]],
         "slowest": [_slow_request(request) for request in profile.slowest],
+        "left_out": {
+            "sites": profile.sites.merged,
+            "routes": profile.routes.merged,
+            "workers": profile.merged_workers,
+            "unreadable_lines": profile.unreadable,
+            "files_of_another_schema": len(profile.skipped),
+        },
     }
 
 
@@ -52,10 +60,20 @@ def _worker(worker: Worker) -> dict[str, Any]:
     }
 
 
-def _sites(sites: dict[SiteKey, Site]) -> list[dict[str, Any]]:
-    listed = [_site(key, site) for key, site in _joined(sites).items()]
+def _sites(profile: Profile) -> list[dict[str, Any]]:
+    listed = [_site(key, site) for key, site in _joined(profile.sites.entries).items()]
     listed.sort(key=lambda site: (-site["harm_ms"], -site["busy_ms"]["total"], site["file"]))
+    for key, site in profile.sites.rest.items():
+        listed.append({**_site(key, site), "advice": _of_the_rest(profile)})
     return [{"rank": rank, **site} for rank, site in enumerate(listed, 1)]
+
+
+def _of_the_rest(profile: Profile) -> str:
+    sites, (harm_s, _) = profile.sites, profile.sites.lightest
+    return (
+        f"{sites.merged:,} more sites in one row, none of which gave more than {_ms(harm_s):,} ms of harm: "
+        "repair those above first, or look at less with --since"
+    )
 
 
 def _joined(sites: dict[SiteKey, Site]) -> dict[SiteKey, Site]:
@@ -65,22 +83,11 @@ def _joined(sites: dict[SiteKey, Site]) -> dict[SiteKey, Site]:
         file, function, first_line, line, innocent = key
         whole = joined.get((file, function, first_line, 0, innocent))
         if line and whole is not None and _cause(site) in ("native", "unknown"):
-            _merge(whole, joined.pop(key))
+            part = joined.pop(key)
+            whole.merge(part)
+            for number, (weight_s, source) in part.lines.items():
+                whole.add_line(number, weight_s, source)
     return joined
-
-
-def _merge(whole: Site, part: Site) -> None:
-    whole.count += part.count
-    whole.exact += part.exact
-    whole.busy_s += part.busy_s
-    whole.busy.merge([part.busy])
-    whole.harm_s += part.harm_s
-    whole.victims += part.victims
-    whole.routes |= part.routes
-    for cause, seconds in part.causes.items():
-        whole.causes[cause] = whole.causes.get(cause, 0.0) + seconds
-    for line, (weight_s, source) in part.lines.items():
-        whole.lines[line] = (whole.lines.get(line, (0.0, ""))[0] + weight_s, source)
 
 
 def _cause(site: Site) -> str:
@@ -107,7 +114,7 @@ def _site(key: SiteKey, site: Site) -> dict[str, Any]:
         "harm_ms": _ms(site.harm_s),
         "victims": site.victims,
         "source": source,
-        "stack": site.stack,
+        "stack": list(site.stack),
         "advice": advise(cause, source, site.stack, library=site.library),
     }
 
@@ -119,25 +126,37 @@ def _route(name: str, route: Route) -> dict[str, Any]:
 
 def _slow_request(request: dict[str, Any]) -> dict[str, Any]:
     return {
+        "host": request["host"],
+        "pid": request["pid"],
         "route": request["route"],
         "request_id": request["request_id"],
-        "started": _iso(request["started"]),
+        "started": _iso(request["started"], "microseconds"),
         "total_ms": _ms(request["total_s"]),
         "running_ms": _ms(request["running_s"]),
         "waiting_ms": _ms(request["waiting_s"]),
         "queued_ms": _ms(request["queued_s"]),
-        "blamed": [
-            {"file": one["file"], "line": one["line"], "route": one["route"], "ms": _ms(one["s"])}
-            for one in request["blamed"]
-        ],
+        "blamed": [_blamed(one) for one in request["blamed"]],
     }
 
 
-def _quantiles(histogram: Histogram) -> dict[str, float]:
+def _blamed(one: dict[str, Any]) -> dict[str, Any]:
+    known = one["started"] is not None and one["length_s"] is not None
     return {
-        "p50": _ms(histogram.quantile(0.5)),
-        "p99": _ms(histogram.quantile(0.99)),
-        "max": _ms(histogram.quantile(1.0)),
+        "file": one["file"],
+        "line": one["line"],
+        "route": one["route"],
+        "ms": _ms(one["s"]),
+        "own": one["own"],
+        "started": _iso(one["started"], "microseconds") if known else None,
+        "length_ms": _ms(one["length_s"]) if known else None,
+    }
+
+
+def _quantiles(sketch: Sketch) -> dict[str, float]:
+    return {
+        "p50": _ms(sketch.quantile(0.5)),
+        "p99": _ms(sketch.quantile(0.99)),
+        "max": _ms(sketch.quantile(1.0)),
     }
 
 
@@ -145,5 +164,5 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000, 4)
 
 
-def _iso(moment_s: float) -> str:
-    return datetime.fromtimestamp(moment_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _iso(moment_s: float, timespec: str = "milliseconds") -> str:
+    return datetime.fromtimestamp(moment_s, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")

@@ -2,30 +2,40 @@
 
 A line is judged whole before any of it counts, so one that is odd (a number beyond any clock, a list where a text
 belongs) raises ValueError, TypeError, KeyError, IndexError or AttributeError and leaves everything as it was.
-Bounded: `MAX_ROUTES` routes, `MAX_SITES` sites and `SLOWEST` requests, whatever the number of files; what is
-beyond is counted as dropped.
+Bounded, whatever the number of files: `MAX_ROUTES` routes, `MAX_SITES` sites, `MAX_WORKERS` workers and `SLOWEST`
+requests have rows of their own; the rest of each is added up in a row for the rest (table.py), so nothing is lost from
+the sums.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from profiler.model import MAX_COUNT, Histogram
 from profiler.recorder import OTHER_ROUTES
+from profiler.report.sketch import Sketch
+from profiler.report.table import Table, Weight
 
-MAX_ROUTES = 2000  # ten times what a worker stores at once
-MAX_SITES = 20_000  # some 60 MB at worst; ground for one report of many hosts
+MAX_ROUTES = 200  # as many as a worker tells apart (recorder.py); five sketches each take 10 KB
+MAX_SITES = 1000  # lines of code that anybody will look at; with its stack one takes 3 KB
+MAX_WORKERS = 1000  # sessions: a week of four workers that are replaced every half an hour
 SLOWEST = 20  # requests a reader looks at
 MAX_SITE_ROUTES = 50
+MAX_SITE_LINES = 64  # four times what a worker stores at once: of a function those that were sampled
+MAX_BLAMED = 50  # slices of one request
 MAX_SECONDS = 1e9  # 30 years: more is no time that anything took
 MAX_MOMENT_S = 32_503_680_000.0  # the year 3000
 TIMES = ("total", "running", "waiting", "queued", "longest_slice")
+OTHER_SITES = "(other sites)"
+OTHER_WORKERS = "(other workers)"
 
 SiteKey = tuple[str, str, int, int, bool]  # file, function, its first line, line or 0, innocent
 
 
-@dataclass
+@dataclass(slots=True)
 class Worker:
     """One session of the profiler, in one file or several."""
 
@@ -46,31 +56,85 @@ class Worker:
     displaced: int = 0
     still_open: dict[str, Any] | None = None  # the last line, if it says that a slice went on
 
+    def merge(self, other: Worker) -> None:
+        """Add up with another session, which has ended."""
+        self.start_s = min(self.start_s or other.start_s, other.start_s)
+        self.end_s = max(self.end_s, other.end_s)
+        if other.threshold_s is not None:
+            self.threshold_s = min(self.threshold_s or other.threshold_s, other.threshold_s)
+        for name in ("requests", "switches", "slices_over", "wall_s", "idle_s", "overhead_s", "dropped", "displaced"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
-@dataclass
+
+@dataclass(slots=True)
 class Route:
     """One route, of all workers."""
 
     requests: int = 0
     errors: int = 0
-    times: dict[str, Histogram] = field(default_factory=lambda: {name: Histogram() for name in TIMES})
+    times: dict[str, Sketch] = field(default_factory=lambda: {name: Sketch() for name in TIMES})
+
+    @property
+    def weight(self) -> Weight:
+        """Busy time, then requests: whom a route harmed is known of its slow slices only, which their sites tell."""
+        return self.times["running"].total_s, float(self.requests)
+
+    def merge(self, other: Route) -> None:
+        """Add what the other counted."""
+        self.requests += other.requests
+        self.errors += other.errors
+        for name, sketch in other.times.items():
+            self.times[name].merge(sketch)
 
 
-@dataclass
+@dataclass(slots=True)
 class Site:
     """One site, of all workers."""
 
     count: int = 0
     exact: int = 0
     busy_s: float = 0.0
-    busy: Histogram = field(default_factory=Histogram)
+    busy: Sketch = field(default_factory=Sketch)
     harm_s: float = 0.0
     victims: int = 0
     causes: dict[str, float] = field(default_factory=dict)
     routes: set[str] = field(default_factory=set)
     lines: dict[int, tuple[float, str]] = field(default_factory=dict)  # line: seconds, source
-    stack: list[str] = field(default_factory=list)
+    stack: tuple[str, ...] = ()
     library: bool = False  # no line of the application was running
+
+    @property
+    def weight(self) -> Weight:
+        """Harm, then busy time, as a report ranks them."""
+        return self.harm_s, self.busy_s
+
+    def merge(self, other: Site) -> None:
+        """Add what the other counted; its lines and stack are its own."""
+        self.count += other.count
+        self.exact += other.exact
+        self.busy_s += other.busy_s
+        self.busy.merge(other.busy)
+        self.harm_s += other.harm_s
+        self.victims += other.victims
+        for cause, seconds in other.causes.items():
+            self.causes[cause] = self.causes.get(cause, 0.0) + seconds
+        self.add_routes(other.routes)
+
+    def add_routes(self, routes: Iterable[str]) -> None:
+        """Name them too, as far as there is room."""
+        for route in routes:
+            if len(self.routes) < MAX_SITE_ROUTES:
+                self.routes.add(route)
+
+    def add_line(self, number: int, weight_s: float, source: str) -> None:
+        """Samples fell on a line of its function."""
+        if number in self.lines or len(self.lines) < MAX_SITE_LINES:
+            before_s, before = self.lines.get(number, (0.0, ""))
+            self.lines[number] = (before_s + weight_s, source or before)
+
+
+def _rest_of_sites(key: SiteKey) -> SiteKey:
+    return ("", OTHER_SITES, 0, 0, key[4])  # what the machine did apart from what code did
 
 
 @dataclass
@@ -78,9 +142,11 @@ class Profile:
     """Everything that was read."""
 
     workers: list[Worker] = field(default_factory=list)
-    delay: Histogram = field(default_factory=Histogram)
-    routes: dict[str, Route] = field(default_factory=dict)
-    sites: dict[SiteKey, Site] = field(default_factory=dict)
+    other_workers: Worker = field(default_factory=lambda: Worker(host=OTHER_WORKERS))
+    merged_workers: int = 0  # how many are in that
+    delay: Sketch = field(default_factory=Sketch)
+    routes: Table[str, Route] = field(default_factory=lambda: Table(MAX_ROUTES, Route, lambda _: OTHER_ROUTES))
+    sites: Table[SiteKey, Site] = field(default_factory=lambda: Table(MAX_SITES, Site, _rest_of_sites))
     slowest: list[dict[str, Any]] = field(default_factory=list)
     since_s: float = 0.0  # Unix time: what is older was left out
     unreadable: int = 0  # lines, in all files
@@ -97,7 +163,7 @@ def add(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
         case "site":
             add_site(line, worker, profile)
         case "slowest":
-            profile.slowest += [_slow_request(one) for one in line["requests"]]
+            profile.slowest += [_slow_request(one, worker) for one in line["requests"]]
             profile.slowest.sort(key=lambda request: -request["total_s"])
             del profile.slowest[SLOWEST:]
         case "dropped":
@@ -117,40 +183,45 @@ def _add_hub(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
     worker.wall_s += wall_s
     worker.idle_s += idle_s
     worker.overhead_s += overhead_s
-    profile.delay.merge([delay])
+    profile.delay.add(delay)
 
 
 def _add_route(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
     same = {"longest_slice": line["running"], **line}  # left out when nothing waited
     times = {name: Histogram.of_packed(same[name]) for name in TIMES}
     requests, errors, name = _count(line["requests"]), _count(line["errors"]), text(line["route"])
-    if name not in profile.routes and len(profile.routes) >= MAX_ROUTES:
-        name = OTHER_ROUTES
-        worker.dropped += requests
-    route = profile.routes.setdefault(name, Route())
+    route = profile.routes.at(name)
     worker.requests += requests
     route.requests += requests
     route.errors += errors
     for time_name, histogram in times.items():
-        route.times[time_name].merge([histogram])
+        route.times[time_name].add(histogram)
 
 
-def _slow_request(one: dict[str, Any]) -> dict[str, Any]:
+def _slow_request(one: dict[str, Any], worker: Worker) -> dict[str, Any]:
     parts = ("total_s", "running_s", "waiting_s", "queued_s")
+    blamed = sorted((_blamed(by) for by in one["blamed"]), key=lambda by: -by["s"])
     return {
+        "host": worker.host,
+        "pid": worker.pid,
         "route": text(one["route"]),
         "request_id": text(one["request_id"]),
         "started": moment(one["started"]),
         **{name: _seconds(one[name], least=-MAX_SECONDS) for name in parts},  # a rounding error below zero
-        "blamed": [
-            {
-                "file": text(by["file"]),
-                "line": _count(by["line"]),
-                "route": text(by["route"]),
-                "s": _seconds(by["s"]),
-            }
-            for by in one["blamed"]
-        ],
+        "blamed": blamed[:MAX_BLAMED],
+    }
+
+
+def _blamed(by: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "file": text(by["file"]),
+        "line": _count(by["line"]),
+        "route": text(by["route"]),
+        "s": _seconds(by["s"]),
+        # Not known of files that were written before these were.
+        "own": by.get("own", False) is True,
+        "started": moment(by["started"]) if "started" in by else None,
+        "length_s": _seconds(by["length_s"]) if "length_s" in by else None,
     }
 
 
@@ -165,17 +236,11 @@ def add_site(line: dict[str, Any], worker: Worker, profile: Profile, *, only_tex
     causes = {text(cause): _seconds(seconds) for cause, seconds in line["causes"].items()}
     routes = [text(route) for route in line["routes"]]
     lines = [(_count(number), _seconds(weight_s), text(source)) for number, weight_s, source in line["lines"]]
-    stack = [text(frame) for frame in line["stack"]]
-    site = profile.sites.get(key)
-    if site is None:
-        if len(profile.sites) >= MAX_SITES:
-            worker.dropped += 0 if only_texts else count
-            return
-        site = profile.sites[key] = Site()
+    stack = tuple(text(frame) for frame in line["stack"])
+    site = profile.sites.at(key)
     site.stack = site.stack or stack
     for number, weight_s, source in lines:
-        before_s, before = site.lines.get(number, (0.0, ""))
-        site.lines[number] = (before_s if only_texts else before_s + weight_s, source or before)
+        site.add_line(number, 0.0 if only_texts else weight_s, source)
     if only_texts:
         return
     worker.sited += count
@@ -183,13 +248,12 @@ def add_site(line: dict[str, Any], worker: Worker, profile: Profile, *, only_tex
     site.library = library
     site.exact += exact
     site.busy_s += busy_s
-    site.busy.merge([busy])
+    site.busy.add(busy)
     site.harm_s += harm_s
     site.victims += victims
     for cause, seconds in causes.items():
         site.causes[cause] = site.causes.get(cause, 0.0) + seconds
-    if len(site.routes) < MAX_SITE_ROUTES:
-        site.routes.update(routes)
+    site.add_routes(routes)
 
 
 def add_header(line: dict[str, Any]) -> Worker:
@@ -212,7 +276,8 @@ def text(value: object) -> str:
     """A text; what UTF-8 cannot hold becomes a question mark."""
     if not isinstance(value, str):
         raise TypeError("not a text")
-    return value.encode("utf-8", "replace").decode()
+    # One copy of each: routes, files and the frames that call the application are the same in thousands of lines.
+    return sys.intern(value if value.isascii() else value.encode("utf-8", "replace").decode())
 
 
 def _seconds(value: object, least: float = 0.0) -> float:

@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 
 from profiler.errors import ProfilerError
 from profiler.model import SCHEMA
-from profiler.report.profile import Profile, Worker, add, add_header, add_site, moment, text
+from profiler.report.profile import MAX_WORKERS, Profile, Worker, add, add_header, add_site, moment, text
 
-MAX_LINE_BYTES = 4 << 20  # a slow slice with the deepest stack and the longest paths is a tenth of it
+MAX_LINE_BYTES = 1 << 20  # a slow slice with the deepest stack and the longest paths takes half of it
 
 _ODD = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 _Sessions = dict[tuple[str, int, float], Worker]  # by host, pid and start
@@ -32,29 +32,59 @@ def read(directories: list[str], since_s: float = 0.0) -> Profile:
 
     Raises ProfilerError when a directory does not exist, or none of them holds a profile that can be read.
     """
-    paths: set[str] = set()
+    profile = Profile(since_s=since_s)
+    sessions: _Sessions = {}
+    for path in _paths(directories):
+        profile.workers += _read_file(path, profile, sessions)
+        if len(profile.workers) > 2 * MAX_WORKERS:
+            _merge_workers(profile, sessions)
+    for worker in profile.workers:
+        _finish(worker, profile)
+    seen = bool(profile.workers)
+    profile.workers = [worker for worker in profile.workers if worker.end_s]
+    profile.routes.shrink()
+    profile.sites.shrink()
+    profile.sites.entries = {key: site for key, site in profile.sites.entries.items() if site.count}
+    if not profile.workers and not profile.merged_workers:
+        _refuse(", ".join(repr(directory) for directory in directories), profile, seen=seen)
+    return profile
+
+
+def _finish(worker: Worker, profile: Profile) -> None:
+    """Nothing more is to come of it."""
+    if worker.still_open is not None:  # the worker did not live to see its end
+        _add_open(worker.still_open, worker, profile)
+    # The hub's figures are written less often than the sites: a killed worker has fewer of them.
+    worker.slices_over = max(worker.slices_over, worker.sited)
+    worker.start_s = max(worker.start_s, profile.since_s)
+
+
+def _merge_workers(profile: Profile, sessions: _Sessions) -> None:
+    """Keep rows for the sessions that were there last, and for the one that was read last, which may go on."""
+    *earlier, last = profile.workers
+    earlier.sort(key=lambda worker: worker.end_s, reverse=True)
+    profile.workers = [*earlier[: MAX_WORKERS - 1], last]
+    for worker in earlier[MAX_WORKERS - 1 :]:
+        _finish(worker, profile)
+        if worker.end_s:
+            profile.merged_workers += 1
+            profile.other_workers.merge(worker)
+    kept = {id(worker) for worker in profile.workers}
+    for session in [session for session, worker in sessions.items() if id(worker) not in kept]:
+        del sessions[session]
+
+
+def _paths(directories: list[str]) -> list[str]:
+    """The files, each once, though a directory may be named twice."""
+    paths: dict[str, str] = {}
     for directory in directories:
         if not os.path.isdir(directory):
             raise ProfilerError(
                 f"there is no directory {directory!r}", "name the one the server was told to profile into"
             )
-        paths.update(glob.glob(os.path.join(glob.escape(directory), "worker-*.jsonl")))
-    profile = Profile(since_s=since_s)
-    sessions: _Sessions = {}
-    for path in sorted(paths):
-        profile.workers += _read_file(path, profile, sessions)
-    for worker in profile.workers:
-        if worker.still_open is not None:  # the worker did not live to see its end
-            _add_open(worker.still_open, worker, profile)
-        # The hub's figures are written less often than the sites: a killed worker has fewer of them.
-        worker.slices_over = max(worker.slices_over, worker.sited)
-        worker.start_s = max(worker.start_s, since_s)
-    seen = bool(profile.workers)
-    profile.workers = [worker for worker in profile.workers if worker.end_s]
-    profile.sites = {key: site for key, site in profile.sites.items() if site.count}
-    if not profile.workers:
-        _refuse(", ".join(repr(directory) for directory in directories), profile, seen=seen)
-    return profile
+        for path in glob.glob(os.path.join(glob.escape(directory), "worker-*.jsonl")):
+            paths.setdefault(os.path.realpath(path), path)
+    return sorted(paths.values())
 
 
 def _refuse(named: str, profile: Profile, *, seen: bool) -> NoReturn:

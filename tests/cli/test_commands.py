@@ -90,7 +90,7 @@ def test_a_wrong_value_is_one_message_with_exit_status_2() -> None:
         (["server", "apps.hello:app"], ["no such command", "tafe --help"]),
         (["report", "no/such/dir"], ["no/such/dir"]),
         (["report", "scripts/serve"], ["'scripts/serve' is a file", "tafe report scripts\n"]),
-        (["report", ".", "--format", "pdf"], ["'pdf' is not a format", "text or json"]),
+        (["report", ".", "--format", "pdf"], ["'pdf' is not a format", "collapsed or perfetto"]),
         (["report", ".", "--since", "yesterday"], ["yesterday", "15m"]),
         (["report"], ["missing argument", "tafe report --help"]),
         (["routes", "no_such_module_here:app"], ["there is no module 'no_such_module_here'"]),

@@ -14,7 +14,7 @@ from profiler.errors import ProfilerError
 from profiler.render import json as json_format
 from profiler.render import text
 from profiler.report import run
-from tests.profiler.test_report import CONTRACT, EXAMPLE, check, copy_of_example, report_on
+from tests.profiler.contract import CONTRACT, EXAMPLE, check, copy_of_example, report_on
 
 
 @st.composite

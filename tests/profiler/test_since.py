@@ -13,7 +13,7 @@ from profiler.report import main
 from profiler.report.build import build
 from profiler.report.reader import read
 from profiler.report.since import moment_of
-from tests.profiler.test_report import EXAMPLE
+from tests.profiler.contract import EXAMPLE
 
 NOW_S = 1767225600.0  # 2026-01-01T00:00:00Z
 DAY_S = 86_400.0

@@ -1,0 +1,98 @@
+"""The report on a terminal: one screen, whatever is in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from profiler.render import text
+from profiler.report.profile import MAX_SITES
+from tests.profiler.contract import DATA, EXAMPLE, copy_of_example, report_on
+
+
+def test_text_is_as_it_was_agreed() -> None:
+    assert text.render(report_on(EXAMPLE)) == (DATA / "two_workers.txt").read_text()
+
+
+def test_text_fits_the_screen_whatever_is_in_it(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    site = next(line for line in map(json.loads, first.read_text().splitlines()) if line["type"] == "site")
+    with first.open("a") as file:
+        for number in range(30):
+            key = [f"/srv/{'long/' * 40}{number}.py", "handler" * 20, 1, 1, False]
+            file.write(json.dumps({**site, "key": key, "lines": [[1, 1.0, "x" * 500 + "\x1b[2J\n"]]}) + "\n")
+    shown = text.render(report_on(tmp_path))
+    lines = shown.splitlines()
+    assert len(lines) <= 50
+    assert all(len(line) <= text.WIDTH and line.isprintable() for line in lines)
+    assert "27 more lines" in shown
+
+
+def test_a_site_without_a_line_of_the_application_says_so_and_advises_nothing_that_cannot_be_done(
+    tmp_path: Path,
+) -> None:
+    first, _ = copy_of_example(tmp_path)
+    site = next(line for line in map(json.loads, first.read_text().splitlines()) if line["type"] == "site")
+    for number, cause in enumerate(("blocking", "python", "native")):
+        key = ["/opt/server/transport.py", "write", 9, 127 + number, False]
+        with first.open("a") as file:
+            file.write(json.dumps({**site, "key": key, "library": True, "causes": {cause: 1.0}, "harm_s": 9.0}) + "\n")
+    report = report_on(tmp_path)
+    sites = [site for site in report["sites"] if site["library"]]
+    assert len(sites) == 3
+    assert not any(word in site["advice"] for site in sites for word in ("offload", "threadpool", "patch"))
+    words = " ".join(text.render(report).split())
+    assert "1. no line of the application was running; /opt/server/transport.py:127 in write of a library was" in words
+
+
+def test_the_lines_shown_are_numbered_from_one_whatever_their_rank(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    site = next(line for line in map(json.loads, first.read_text().splitlines()) if line["type"] == "site")
+    with first.open("a") as file:
+        file.write(json.dumps({**site, "key": [*site["key"][:4], True], "harm_s": 1000.0}) + "\n")
+    report = report_on(tmp_path)
+    assert report["sites"][0]["innocent"]
+    numbered = [line[0] for line in text.render(report).splitlines() if line[1:2] == "."]
+    assert numbered == ["1", "2"]
+
+
+def test_a_slow_request_behind_a_slice_that_nobody_saw_says_so(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    first.write_text(first.read_text().replace('"file":"/srv/shop/prices.py","line":12', '"file":"","line":0'))
+    assert "of that 31.0 ms by a line that was not seen\n" in text.render(report_on(tmp_path))
+
+
+def test_a_stranger_cannot_write_to_the_terminal_through_a_request_id() -> None:
+    assert "\x1b" not in text.render(report_on(EXAMPLE))
+
+
+def test_the_five_worst_lines_with_what_was_measured_fit_a_screen(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    site = next(line for line in map(json.loads, first.read_text().splitlines()) if line["type"] == "site")
+    with first.open("a") as file:
+        for number in range(30):
+            key = [f"/srv/shop/views_{number}.py", f"handler_{number}", 1, 12, False]
+            file.write(json.dumps({**site, "key": key}) + "\n")
+    lines = text.render(report_on(tmp_path)).splitlines()
+    screen = lines[: next(number for number, line in enumerate(lines) if line.startswith("  and "))]
+    dropped_and_displaced = 2
+    assert len(screen) - dropped_and_displaced <= 30
+    assert sum(line.startswith("   -> ") for line in screen) == text.TOP_SITES
+
+
+def test_sites_without_a_row_of_their_own_are_counted_under_the_others(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    site = next(line for line in map(json.loads, first.read_text().splitlines()) if line["type"] == "site")
+    with first.open("a") as file:
+        for number in range(2 * MAX_SITES + 50):
+            key = ["/srv/shop/views.py", f"handler_{number}", 1, 12, False]
+            file.write(json.dumps({**site, "key": key, "count": 1, "harm_s": 0.001, "busy_s": 0.01}) + "\n")
+    report = report_on(tmp_path)
+    *_, rest = report["sites"]
+    assert len(report["sites"]) == MAX_SITES + 1
+    assert (rest["function"], rest["file"]) == ("(other sites)", "")
+    assert sum(site["count"] for site in report["sites"]) == 10 + 2 * MAX_SITES + 50
+    assert report["sites"][0]["function"] == "fetch_rate"
+    shown = text.render(report)
+    assert "(other sites)" not in shown
+    assert f"  and some {2 * MAX_SITES + 50 - 3:,} more lines, " in shown
