@@ -147,7 +147,7 @@ class _Flight:
     def wait(self) -> Any:
         """In a greenlet that asks: the outcome."""
         outer = _inside.get()
-        if outer is None or outer.done:
+        if outer is None:
             return self._wait()
         if self.leads_to(outer):
             raise UsageError(
@@ -168,11 +168,11 @@ class _Flight:
         waiter = Waiter()
         self._waiters[waiter] = None
         try:
-            while not self.done:
+            while not self.done:  # again after a stray switch, which is no result
                 waiter.get()
         except BaseException:
             del self._waiters[waiter]
-            if not (self._waiters or self.done):
+            if not self._waiters:
                 self._abandon()
             raise
         if self.failed:
@@ -180,6 +180,7 @@ class _Flight:
         return self.value
 
     def _abandon(self) -> None:
+        """Nobody waits any more; nothing to do if it is done."""
         self._owner.abandoned(self)
         if self._greenlet is not None:
             end([self._greenlet])
@@ -218,7 +219,6 @@ def _twin(error: BaseException) -> BaseException:
         _, args, *state = base.__reduce__(error)
         twin: BaseException = base.__new__(kind, *args)
         base.__init__(twin, *args)
-        twin.args = error.args
         if state:
             base.__setstate__(twin, *state)
     except Exception:  # noqa: BLE001 - an odd class must not cost the others their answer

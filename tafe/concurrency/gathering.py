@@ -63,7 +63,8 @@ def _gather(calls: tuple[Callable[[], T], ...], limit: int) -> list[T]:
     try:
         for _ in range(min(limit, len(calls))):
             group.begin()
-        group.waiter.get()
+        while group.running and not group.over:  # again after a stray switch, which is no result
+            group.waiter.get()
         if group.error is not None:
             raise group.error
         return group.results
@@ -111,5 +112,5 @@ class _Group:
                 raise  # nobody's but the process's: gevent gives it to the main greenlet
         finally:
             self.running.discard(getcurrent())
-            if wake or not (self.running or self.over):
+            if wake or not self.running:
                 self.waiter.hub.loop.run_callback(self.waiter.switch, None)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-import gc
-import traceback
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,69 +15,12 @@ from gevent.threadpool import ThreadPool
 
 import profiler
 import tafe
-from tafe.errors import QueryError, UsageError
+from tafe.errors import UsageError
+from tests.app.asking import Clock, Read, ask, outcomes
+
+pytestmark = pytest.mark.usefixtures("in_time", "silent")
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")
-
-
-@pytest.fixture(autouse=True)
-def _in_time_and_silent(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Who waits for ever fails its test instead of hanging it; gevent prints what leaves a greenlet."""
-    with gevent.Timeout(10):
-        yield
-    assert capfd.readouterr().err == ""
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-class Read:
-    """A read that ends when it is let; `made` counts them, `ended` those that were killed."""
-
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.made = 0
-        self.ended = 0
-        self.go = Event()
-        self.error = error
-
-    def __call__(self) -> list[int]:
-        self.made += 1
-        number = self.made
-        try:
-            self.go.wait()
-        except gevent.GreenletExit:
-            gevent.sleep(0.002)
-            self.ended += 1
-            raise
-        if self.error is not None:
-            raise self.error
-        return [number]
-
-
-def ask(flight: tafe.SingleFlight, key: Any, call: Callable[[], Any]) -> tuple[gevent.Greenlet, list[Any]]:
-    """Ask in a greenlet; what it gets or is raised is put into the list."""
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.append(flight(key, call))
-        except BaseException as error:
-            outcome.append(error)
-
-    return gevent.spawn(run), outcome
-
-
-def outcomes(asked: list[tuple[gevent.Greenlet, list[Any]]]) -> list[Any]:
-    gevent.joinall([asking for asking, _ in asked])
-    return [outcome for _, (outcome,) in asked]
-
-
-# Sharing
 
 
 def test_identical_calls_that_overlap_are_made_once_and_get_the_same_object() -> None:
@@ -139,9 +79,6 @@ def test_the_call_runs_in_the_context_of_who_asked_first() -> None:
         return VARIABLE.get()
 
     assert contextvars.copy_context().run(caller) == "the first's"
-
-
-# Time to live
 
 
 def test_a_result_is_given_for_its_time_to_live_from_when_the_call_returned() -> None:
@@ -234,209 +171,18 @@ def test_a_call_that_began_before_the_key_was_forgotten_is_not_shared_or_kept_an
     assert flight("k", list) == ["new", 1]
 
 
-# Errors
-
-
-class Odd(Exception):
-    """Its constructor takes other arguments than it leaves in `args`, and is to run once."""
-
-    made = 0
-
-    def __init__(self, number: int, *, why: str) -> None:
-        super().__init__(f"{number}: {why}")
-        self.number = number
-        Odd.made += 1
-
-
-class OddOS(OSError):
-    def __init__(self, number: int) -> None:
-        super().__init__(number, "gone")
-
-
-def noted(error: BaseException) -> BaseException:
-    error.add_note("a note")
-    error.__cause__ = KeyError("the cause")
-    return error
-
-
-ERRORS = [
-    QueryError("no such table", number=1146),
-    tafe.NotFound("no such user"),
-    tafe.errors.PoolTimeout("busy", retry_after_s=3, detail="all in use"),
-    Odd(3, why="odd"),
-    OddOS(2),
-    FileNotFoundError(2, "No such file", "x"),
-    ImportError("no such module", name="x", path="x.py"),
-    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
-    ExceptionGroup("several", [ValueError(1), KeyError(2)]),
-    gevent.Timeout(),
-    noted(ValueError("bad")),
-]
-
-
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_each_who_waited_is_raised_an_equal_error_of_its_own(error: BaseException) -> None:
-    constructed = Odd.made
-    flight, read = tafe.SingleFlight(ttl_s=9, clock=Clock()), Read(error)
-    asked = [ask(flight, "k", read) for _ in range(3)]
+def test_who_still_waits_for_a_forgotten_call_and_leaves_takes_nothing_from_the_new_one() -> None:
+    flight, old, new = tafe.SingleFlight(), Read(), Read()
+    before, _ = ask(flight, "k", old)
     gevent.idle()
-    read.go.set()
-    raised = outcomes(asked)
-    assert len({id(one) for one in raised}) == 3
-    assert error in raised
-    for one in raised:
-        assert type(one) is type(error)
-        assert (str(one), one.args) == (str(error), error.args)
-        assert vars(one) == vars(error)
-        for name in ("errno", "path", "number", "retry_after_s"):
-            assert getattr(one, name, None) == getattr(error, name, None)
-        assert (one.__cause__, one.__context__) == (error.__cause__, error.__context__)
-        assert [frame.name for frame in traceback.extract_tb(one.__traceback__)][-2:] == ["_run", "__call__"]
-    assert len({len(traceback.extract_tb(one.__traceback__)) for one in raised}) == 1, "none grew by another's frames"
-    raised[0].add_note("only here")
-    assert [hasattr(one, "__notes__") and "only here" in one.__notes__ for one in raised] == [True, False, False]
-    assert read.made == 1
-    assert Odd.made == constructed
-
-
-def test_an_error_that_cannot_be_made_again_is_given_to_all_as_it_is() -> None:
-    error = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")
-    error.args = (1,)
-    flight, read = tafe.SingleFlight(), Read(error)
-    asked = [ask(flight, "k", read) for _ in range(2)]
+    flight.forget("k")
+    asked = [ask(flight, "k", new)]
     gevent.idle()
-    read.go.set()
-    assert outcomes(asked) == [error, error]
-
-
-def test_an_error_is_never_kept() -> None:
-    flight, read = tafe.SingleFlight(ttl_s=9, clock=Clock()), Read(KeyError("once"))
-    read.go.set()
-    with pytest.raises(KeyError) as caught:
-        flight("k", read)
-    assert caught.value is read.error
-    read.error = None
-    assert flight("k", read) == [2]
-
-
-@pytest.mark.parametrize("fail", [False, True])
-def test_nothing_is_left_to_the_garbage_collector(fail: bool) -> None:
-    class Rows(list[int]):
-        """What a weak reference can be made to."""
-
-    flight = tafe.SingleFlight()
-    made: list[weakref.ref[Any]] = []
-
-    def read() -> Rows:
-        rows = Rows()
-        made.append(weakref.ref(rows))
-        if fail:
-            raise KeyError(rows)
-        return rows
-
-    def asks() -> None:
-        try:
-            flight("k", read)
-        except KeyError:
-            assert fail
-
-    gc.disable()
-    try:
-        gevent.joinall([gevent.spawn(asks) for _ in range(3)], raise_error=True)
-        gevent.sleep(0.001)
-        assert [reference() for reference in made] == [None]
-    finally:
-        gc.enable()
-
-
-# Who leaves
-
-
-def test_when_the_first_who_asked_is_killed_the_call_goes_on_for_the_others() -> None:
-    flight, read = tafe.SingleFlight(), Read()
-    asked = [ask(flight, "k", read) for _ in range(3)]
+    before.kill()
+    asked.append(ask(flight, "k", new))
     gevent.idle()
-    asked[0][0].kill()
-    assert type(asked[0][1][0]) is gevent.GreenletExit
-    read.go.set()
-    assert outcomes(asked[1:]) == [[1], [1]]
-    assert (read.made, read.ended) == (1, 0)
-
-
-def test_one_who_times_out_leaves_alone() -> None:
-    flight, read = tafe.SingleFlight(), Read()
-    asked = [ask(flight, "k", read) for _ in range(2)]
-    with pytest.raises(gevent.Timeout) as caught, gevent.Timeout(0.005) as timeout:
-        flight("k", read)
-    assert caught.value is timeout
-    read.go.set()
+    new.go.set()
     assert outcomes(asked) == [[1], [1]]
-
-
-def test_when_the_last_one_leaves_the_call_has_ended_before_it_goes_on() -> None:
-    flight, read = tafe.SingleFlight(), Read()
-    asked = [ask(flight, "k", read) for _ in range(2)]
-    gevent.idle()
-    asked[1][0].kill()
-    assert read.ended == 0
-    asked[0][0].kill()
-    assert read.ended == 1
-    assert repr(flight) == "<SingleFlight ttl_s=0, 0 under way, none kept>"
-
-
-def test_one_who_asks_while_an_abandoned_call_ends_gets_a_call_of_its_own() -> None:
-    flight, read = tafe.SingleFlight(ttl_s=9, clock=Clock()), Read()
-    leaving, _ = ask(flight, "k", read)
-    gevent.idle()
-    leaving.kill(block=False)
-    gevent.sleep(0)
-    assert read.ended == 0
-    late = ask(flight, "k", read)
-    while not read.ended:
-        gevent.sleep(0.001)
-    read.go.set()
-    assert outcomes([late]) == [[2]]
-    assert flight("k", read) == [2]
-
-
-def test_one_killed_before_its_call_has_begun_begins_none() -> None:
-    flight, read = tafe.SingleFlight(), Read()
-    asking, _ = ask(flight, "k", read)
-    gevent.get_hub().loop.run_callback(asking.throw)  # after it asked, before the call's greenlet has its turn
-    gevent.idle()
-    assert read.made == 0
-    read.go.set()
-    assert flight("k", read) == [1]
-
-
-def test_one_killed_when_the_call_has_returned_takes_nothing_from_the_others() -> None:
-    flight = tafe.SingleFlight(ttl_s=9, clock=Clock())
-
-    def read() -> list[str]:
-        first.kill(block=False)
-        return ["read"]
-
-    asked = [ask(flight, "k", read) for _ in range(2)]
-    first = asked[0][0]
-    assert outcomes(asked)[1] == ["read"]
-    assert flight("k", list) == ["read"]
-
-
-def test_a_timeout_of_the_calls_own_is_everybodys() -> None:
-    flight = tafe.SingleFlight()
-    timeouts: list[gevent.Timeout] = []
-
-    def read() -> None:
-        with gevent.Timeout(0.002) as timeout:
-            timeouts.append(timeout)
-            Event().wait()
-
-    raised = outcomes([ask(flight, "k", read) for _ in range(2)])
-    assert [type(one) for one in raised] == [gevent.Timeout, gevent.Timeout]
-    assert len(timeouts) == 1
-
-
-# Misuse
 
 
 def test_a_call_that_asks_for_its_own_key_is_refused() -> None:
@@ -474,6 +220,24 @@ def test_calls_that_would_wait_for_each_other_in_a_circle_are_refused() -> None:
     ]
     raised = outcomes(asked)
     assert {type(error) for error in raised} == {UsageError}
+
+
+def test_a_call_that_has_given_up_waiting_for_another_may_be_waited_for_by_it() -> None:
+    flight, gave_up = tafe.SingleFlight(), Event()
+
+    def patient() -> list[str]:
+        gave_up.wait()
+        return ["patient", *flight("hasty", list)]
+
+    def hasty() -> list[str]:
+        with gevent.Timeout(0.002, False):
+            flight("patient", list)
+        gave_up.set()
+        gevent.sleep(0.002)
+        return ["hasty"]
+
+    asked = [ask(flight, "patient", patient), ask(flight, "hasty", hasty)]
+    assert outcomes(asked) == [["patient", "hasty"], ["hasty"]]
 
 
 def test_a_call_may_ask_for_other_keys() -> None:
@@ -529,9 +293,6 @@ def test_what_cannot_be_called_is_told() -> None:
 def test_a_setting_that_cannot_be_used_is_told(setting: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(setting))):
         tafe.SingleFlight(**setting)
-
-
-# The profiler
 
 
 def test_to_the_profiler_all_who_asked_wait_and_the_call_works_for_the_first() -> None:
