@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,10 @@ class MariaDB:
     user = "tafe"
     password = "s3cret/@:p"  # needs quoting in a URL, so that quoting is tested by every test
 
-    def __init__(self, directory: Path, template: Path) -> None:
+    def __init__(self, directory: Path, template: Path, *, options: Sequence[str] = ()) -> None:
+        """`options` of mariadbd come last, so they win."""
         self.directory = directory
+        self.options = options
         self.port = free_port()
         self._template = template
         self._server: Server | None = None
@@ -75,6 +78,7 @@ class MariaDB:
                 f"--bind-address={self.host}",
                 f"--port={self.port}",
                 *_TEST_OVERRIDES,
+                *self.options,
             ],
             self.directory / "mariadb.log",
         )
