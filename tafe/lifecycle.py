@@ -4,12 +4,16 @@ A `Resource` (a database pool, say) registers itself when the application is loa
 resource before it reports ready, retrying the ones that are down. The registry is per process: the application is
 loaded after the fork, so a worker never shares it.
 The states are a table: each names its successors. Knows neither HTTP nor databases.
+
+Two questions go through here between parts that do not know each other: what there is to measure (`metrics`), and which
+request a greenlet works for (`origin`).
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class Resource(Protocol):
@@ -32,6 +36,30 @@ class Resource(Protocol):
     def close(self) -> None:
         """Let go of everything; never raises."""
         ...
+
+
+class Metric(NamedTuple):
+    """One figure, by Prometheus' conventions: a name in `_total` only grows, in `_seconds` is in seconds."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A resource that counts what it does."""
+
+    def metrics(self) -> Iterator[Metric]:
+        """What it has counted in this process; cheap enough to be asked every few seconds."""
+        ...
+
+
+class Origin(NamedTuple):
+    """The request that a greenlet works for. `route` may hold what a client sent."""
+
+    route: str
+    request_id: str
 
 
 class State(enum.IntEnum):
@@ -73,3 +101,29 @@ def unregister(resource: Resource) -> None:
 def resources() -> tuple[Resource, ...]:
     """The registered resources, in order of registration."""
     return tuple(_resources)
+
+
+def metrics() -> Iterator[Metric]:
+    """What the registered resources have counted."""
+    for resource in _resources:
+        if isinstance(resource, Measured):
+            yield from resource.metrics()
+
+
+_tellers: list[Callable[[], Origin | None]] = []
+
+
+def add_teller(teller: Callable[[], Origin | None]) -> None:
+    """Have `teller` say which request the current greenlet works for. Asked rarely, so it may search."""
+    _tellers.append(teller)
+
+
+def remove_teller(teller: Callable[[], Origin | None]) -> None:
+    """Ask `teller` no more; no error if it is not known."""
+    if teller in _tellers:
+        _tellers.remove(teller)
+
+
+def origin() -> Origin | None:
+    """The request that the current greenlet works for; None if that is not known."""
+    return next((found for teller in _tellers if (found := teller()) is not None), None)

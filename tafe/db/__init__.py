@@ -6,8 +6,9 @@ Knows no HTTP: the worker sees a `lifecycle.Resource`, handlers see `Database`.
 
 from tafe.db.database import Database
 from tafe.db.driver import Result, Row
-from tafe.db.pool import Stats
+from tafe.db.replicas import Replica
 from tafe.db.stand_in import use_fast_pymysql
+from tafe.db.stats import Stats
 from tafe.db.transaction import Transaction
 
-__all__ = ["Database", "Result", "Row", "Stats", "Transaction", "use_fast_pymysql"]
+__all__ = ["Database", "Replica", "Result", "Row", "Stats", "Transaction", "use_fast_pymysql"]

@@ -4,7 +4,8 @@ A waiter is a greenlet parked on the hub. Whoever brings a connection back hands
 it is never up for grabs; a waiter that was killed or timed out in between passes it on. All waiters have the same
 `acquire_timeout_s`, so their queue is ordered by expiry and one timer serves them all. Attempts to
 connect run in greenlets of the pool, never in the request that needs the connection: killing a request does not
-waste an attempt, and an attempt serves whoever is first in the queue when it is done.
+waste an attempt, and an attempt serves whoever is first in the queue when it is done. So do the closing of connections
+that are too old or not needed; one more timer finds those that idle.
 
 A pool belongs to the thread (the hub) that used it first. It knows neither SQL nor which database it talks to.
 """
@@ -12,33 +13,21 @@ A pool belongs to the thread (the hub) that used it first. It knows neither SQL 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
+from random import random
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 from gevent.exceptions import InvalidSwitchError
 
 from tafe.db.driver import Connection, ConnectionLost, Driver
 from tafe.db.policy import Fate, Limits, Policy, Verdict
+from tafe.db.stats import Stats, Tally, look
 from tafe.errors import DatabaseUnavailable, PoolTimeout, QueryError, Unavailable
 
 log = logging.getLogger("tafe.db")
-
-
-class Stats(NamedTuple):
-    """A pool at one moment; the last five count since the process started."""
-
-    size: int  # connections that exist
-    in_use: int
-    idle: int
-    waiters: int
-    max_size: int
-    acquired: int  # connections lent to requests
-    timeouts: int  # waiters that gave up after acquire_timeout_s
-    refused: int  # requests refused at once because the database was down
-    created: int  # connections made
-    discarded: int  # connections thrown away: lost, killed in mid-statement, left dirty
 
 
 class _Waiting:
@@ -65,6 +54,7 @@ class Pool:
     def __init__(self, driver: Driver, limits: Limits, *, name: str, acquire_timeout_s: float) -> None:
         self.name = name
         self.acquire_timeout_s = acquire_timeout_s
+        self.tally = Tally()
         self._driver = driver
         self._policy = Policy(limits)
         self._idle: list[Connection] = []  # last in, first out: the surplus stays idle
@@ -73,9 +63,9 @@ class Pool:
         self._hub: Any = None
         self._expiry: Any = None  # timer: the oldest waiter's deadline
         self._retry: Any = None  # timer: the next attempt while the database cannot be reached
+        self._look: Any = None  # timer: the next look at idle connections
         self._reason = ""  # why the last attempt failed
         self._down_since_s = 0.0  # 0 while up; for the log
-        self._acquired = self._timeouts = self._refused = self._created = self._discarded = 0
 
     @property
     def ready(self) -> bool:
@@ -91,19 +81,7 @@ class Pool:
 
     @property
     def stats(self) -> Stats:
-        policy = self._policy
-        return Stats(
-            size=policy.size,
-            in_use=policy.in_use,
-            idle=policy.idle,
-            waiters=policy.waiters,
-            max_size=policy.limits.max_size,
-            acquired=self._acquired,
-            timeouts=self._timeouts,
-            refused=self._refused,
-            created=self._created,
-            discarded=self._discarded,
-        )
+        return look(self._policy, self.tally)
 
     def open(self) -> None:
         """Connect up to `min_size`; raise `DatabaseUnavailable` at the first attempt that fails."""
@@ -123,36 +101,47 @@ class Pool:
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
-        for timer in (self._expiry, self._retry):
+        for timer in (self._expiry, self._retry, self._look):
             if timer is not None:
                 timer.close()
-        self._expiry = self._retry = self._hub = None
+        self._expiry = self._retry = self._look = self._hub = None
 
-    def acquire(self) -> Connection:
+    def acquire(self, now_s: float) -> Connection:
         """Return a connection that was alive a moment ago; raise `PoolTimeout` or `DatabaseUnavailable`."""
         if gevent.get_hub() is not self._hub:
             self._check_hub()
         policy = self._policy
         while True:
-            now_s = monotonic()
             verdict = policy.acquire(now_s)
             if verdict is Verdict.TAKE:
                 connection = self._idle.pop()
+                if policy.must_check(now_s, connection.last_used_s):
+                    alive = self._answers(connection)
+                    now_s = monotonic()
+                    if not alive:
+                        continue
             elif verdict is Verdict.WAIT:
                 connection = self._wait(now_s + self.acquire_timeout_s)
+                asked_s, now_s = now_s, monotonic()
+                self.tally.wait(now_s - asked_s)
             else:
-                self._refused += 1
+                self.tally.refused += 1
                 raise self._refusal()
-            if not policy.must_check(now_s, connection.last_used_s) or self._answers(connection):
-                self._acquired += 1
-                return connection
+            self.tally.acquired += 1
+            connection.taken_s = now_s
+            return connection
 
     def release(self, connection: Connection) -> bool:
-        """Take back a connection in good order; one that is not `clean` is discarded, and False returned."""
+        """Take back a connection in good order; one that is not `clean` is discarded, and False returned.
+
+        Its `last_used_s` is the borrower's to set.
+        """
         if not connection.clean:
-            self.discard(connection)
+            self.discard(connection, False)
             return False
-        connection.last_used_s = monotonic()
+        if connection.last_used_s >= connection.retire_at_s:
+            self._release_old(connection)
+            return True
         fate = self._policy.release()
         if fate is Fate.KEEP:
             self._idle.append(connection)
@@ -160,9 +149,9 @@ class Pool:
             self._place(connection, fate)
         return True
 
-    def discard(self, connection: Connection, *, lost: bool = False) -> None:
+    def discard(self, connection: Connection, lost: bool) -> None:
         """Throw away a connection; `lost`: it was dead, so the idle ones may be as well."""
-        self._discarded += 1
+        self.tally.discarded += 1
         if lost:
             self._policy.lost(monotonic())
         connection.abandon(self._gone)
@@ -219,12 +208,12 @@ class Pool:
         try:
             connection.ping()
         except ConnectionLost as lost:
-            self.discard(connection, lost=True)
+            self.discard(connection, True)
             if lost.timed_out:
                 raise  # the next one would take as long
             return False
         except BaseException:
-            self.discard(connection)
+            self.discard(connection, False)
             raise
         return True
 
@@ -250,7 +239,7 @@ class Pool:
         while self._queue:
             waiting = self._queue.popleft()
             if not waiting.left:
-                self._refused += 1
+                self.tally.refused += 1
                 self._fail(waiting, self._refusal())
 
     def _fail(self, waiting: _Waiting, error: Unavailable) -> None:
@@ -260,7 +249,7 @@ class Pool:
         self._hub.loop.run_callback(waiting.wake)
 
     def _timed_out(self) -> Unavailable:
-        self._timeouts += 1
+        self.tally.timeouts += 1
         policy = self._policy
         limit = f"acquire_timeout_s={self.acquire_timeout_s:g}"
         stayed = f"all {policy.size} connections stayed in use for {limit}"
@@ -309,12 +298,53 @@ class Pool:
             raise
         else:
             self._connectors.discard(gevent.getcurrent())
-            self._created += 1
+            self.tally.created += 1
             self._reason = ""
-            connection.last_used_s = monotonic()
+            connection.last_used_s = now_s = monotonic()
+            connection.retire_at_s = self._policy.retire_at_s(now_s, random())  # noqa: S311 - spreads, hides nothing
             self._place(connection, self._policy.connected())
             self._settle()
+            self._arm_look(connection.retire_at_s)
             self._log_change()
+
+    # Connections that are too old or not needed
+
+    def _release_old(self, connection: Connection) -> None:
+        fate = self._policy.release_old()
+        if fate is Fate.CLOSE:
+            self._retire(connection)
+        else:
+            self._place(connection, fate)
+        self._settle()
+
+    def _retire(self, connection: Connection) -> None:
+        self.tally.retired += 1
+        gevent.spawn(connection.close)  # which waits for the database
+
+    def _arm_look(self, due_s: float) -> None:
+        if self._look is None and self._hub is not None:
+            now_s = monotonic()
+            pause_s = self._policy.look_in_s(now_s, due_s)
+            if pause_s is not None:
+                self._look = self._hub.loop.timer(pause_s, ref=False)
+                self._look.start(self._look_at_idle)
+
+    def _look_at_idle(self) -> None:
+        self._look.close()
+        self._look = None
+        policy, now_s = self._policy, monotonic()
+        kept: list[Connection] = []
+        for connection in self._idle:  # in the order of their last use
+            if policy.look(now_s, connection.last_used_s, connection.retire_at_s) is Fate.KEEP:
+                kept.append(connection)
+            else:
+                self._retire(connection)
+        self._idle = kept
+        self._settle()
+        due_s = min((policy.due_s(known.last_used_s, known.retire_at_s) for known in kept), default=math.inf)
+        self._arm_look(due_s)
+
+    # The end of attempts
 
     def _attempt_failed(self, reason: str) -> None:
         self._connectors.discard(gevent.getcurrent())

@@ -138,7 +138,7 @@ import sys, time
 import gevent
 from tafe.db import Database
 
-database = Database.from_url(sys.argv[1], min_size=4, max_size=4)
+database = Database.from_url(sys.argv[1], min_size=4, max_size=4, slow_query_s=None)
 database.open()
 begun = time.monotonic()
 waiting = [gevent.spawn(database.fetch_one, "SELECT SLEEP(0.2) AS s, %s AS n", (n,)) for n in range(8)]

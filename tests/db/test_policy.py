@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tafe.db.policy import CHECK_AFTER_IDLE_S, CONNECTS_AT_ONCE, LONGEST_PAUSE_S, Fate, Limits, Policy, Verdict
-
-
-def policy(min_size: int = 1, max_size: int = 8) -> Policy:
-    made = Policy(Limits(min_size, max_size))
-    made.open()
-    return made
-
-
-def connected(made: Policy, count: int) -> Policy:
-    """Connect `count` times and leave the connections idle."""
-    made.connecting += count
-    for _ in range(count):
-        assert made.connected() is Fate.KEEP
-    return made
+from tafe.db.policy import (
+    CHECK_AFTER_IDLE_S,
+    CONNECTS_AT_ONCE,
+    LONGEST_PAUSE_S,
+    Fate,
+    Limits,
+    Policy,
+    Verdict,
+)
+from tests.db.policies import connected, policy
 
 
 def test_an_idle_connection_is_taken_at_once() -> None:
@@ -200,7 +197,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = Policy(Limits(2, 5))
+        self.pool = Policy(Limits(2, 5, max_lifetime_s=20.0, max_idle_s=5.0))
         self.now = 0.0
 
     @rule()
@@ -222,6 +219,21 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
     def release(self) -> None:
         waiters = self.pool.waiters
         assert (self.pool.release() is Fate.HAND_OVER) == (waiters > 0)
+
+    @precondition(lambda self: self.pool.in_use)
+    @rule()
+    def release_old(self) -> None:
+        size, waiters = self.pool.size, self.pool.waiters
+        fate = self.pool.release_old()
+        assert (fate is Fate.CLOSE) == (self.pool.size < size)
+        assert fate is Fate.CLOSE or (fate is Fate.HAND_OVER) == (waiters > 0)
+
+    @rule(idle_s=st.sampled_from([0.0, 5.0]), old=st.booleans())
+    def look(self, idle_s: float, old: bool) -> None:
+        for _ in range(self.pool.idle):
+            size = self.pool.size
+            fate = self.pool.look(self.now, self.now - idle_s, 0.0 if old else math.inf)
+            assert (fate is Fate.CLOSE) == (self.pool.size < size)
 
     @precondition(lambda self: self.pool.in_use)
     @rule()
@@ -267,6 +279,18 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         pool = self.pool
         if pool.waiters and not pool.refusing(self.now):
             assert pool.in_use or pool.connecting or pool.retry_in_s(self.now) is not None or not pool.failures
+
+    @invariant()
+    def a_successor_that_was_sent_for_is_on_its_way(self) -> None:
+        pool = self.pool
+        assert not pool.replacing or pool.connecting or pool.size < pool.limits.max_size
+
+    @invariant()
+    def what_is_closed_for_its_age_is_made_again(self) -> None:
+        """Below `min_size` an attempt runs or may start, now or when a pause has ended."""
+        pool = self.pool
+        if pool.opened and pool.size < pool.limits.min_size:
+            assert pool.connecting or pool.retry_in_s(self.now) is not None or not pool.failures
 
 
 TestAnyOrderOfEvents = AnyOrderOfEvents.TestCase

@@ -80,7 +80,7 @@ def test_a_waiter_that_is_killed_is_skipped(single: Database) -> None:
 def test_a_waiter_that_is_killed_after_it_was_served_passes_the_connection_on(single: Database) -> None:
     served: list[int] = []
     pool = single._pool
-    connection = pool.acquire()
+    connection = pool.acquire(time.monotonic())
     waiting = [queue_up(single, served, number) for number in range(3)]
     waiting[0].kill(block=False)  # the hub will do it before it wakes the waiter
     pool.release(connection)
