@@ -5,9 +5,11 @@ Each connection is in autocommit mode, speaks the URL's character set and counts
 statement blocks the thread, which is correct but not concurrent. Cursors are left out: they cost as
 much as the parsing of a small row.
 
-Timeouts: `connect_timeout_s` is for the whole attempt, name look-up and login included; `read_timeout_s` is the
-longest silence while a statement runs or its rows arrive. A connection whose statement was not read to its end
-is closed without a word, never reused; the server finds out when it next writes or reads.
+Timeouts: `connect_timeout_s` is for the whole attempt, name look-up and login included; `read_timeout_s`, and a
+statement's own `timeout_s`, for the whole answer. Where the server can, it ends the statement itself
+(server_limits.py): the connection stays, and in a transaction so does what was done before. Else we give up: a
+connection whose statement was not read to its end is closed, never reused, and the statement is killed on the server
+unless that will soon end it (killer.py). Both are a `QueryTimeout`.
 State set with SET, LOCK TABLES, GET_LOCK or temporary tables stays with the pooled connection: avoid it.
 Warnings and further result sets of a stored procedure are dropped.
 """
@@ -20,7 +22,8 @@ import itertools
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 import gevent
 import pymysql
@@ -29,11 +32,18 @@ from pymysql.constants import CLIENT, CR, ER, SERVER_STATUS
 from tafe.db import sql as sql_
 from tafe.db.bulk import batches
 from tafe.db.driver import Connection, ConnectionLost, Result, Row
-from tafe.db.mysql_errors import CONSTRAINTS, FATAL_STATEMENTS, LOST, why_refused
+from tafe.db.killer import Killer
+from tafe.db.mysql_errors import CONSTRAINTS, ENDED, FATAL_STATEMENTS, LOST, GaveUp, why_refused
+from tafe.db.server_limits import dialect_of
 from tafe.db.url import MySQLTarget
-from tafe.db.wire import Wire, wire_class
-from tafe.errors import DatabaseUnavailable, IntegrityError, QueryError
+from tafe.db.wire import TooLate, Wire, wire_class
+from tafe.errors import DatabaseUnavailable, IntegrityError, QueryError, QueryTimeout
 
+# How much later than the server we give up, so that what it says of the end is there by then: a lost segment is sent
+# again after 200 ms (Linux's TCP_RTO_MIN).
+GRACE_S = 0.25
+# A statement that was given up is left to the server's own limit if that is near, for a KILL needs a login first.
+_SOON_ENDED_S = 1.0
 # A check before use must not make a request late: a server that does not answer a ping in half a second is no use.
 PING_TIMEOUT_S = 0.5
 
@@ -69,6 +79,19 @@ def _as_base(value: Any, position: int) -> Any:
     )
 
 
+class _Limit(NamedTuple):
+    """How long a statement may take."""
+
+    setting: str  # where it was said, for who reads the error
+    patience_s: float  # we give up then
+    server_s: float | None  # the server ends it then; None: it will not
+
+    @classmethod
+    def of(cls, setting: str, seconds: float, *, server: bool) -> _Limit:
+        said = f"{setting}={seconds:g}"
+        return cls(said, seconds + GRACE_S, seconds) if server else cls(said, seconds, None)
+
+
 class MySQLDriver:
     """Makes connections to one server; see `driver.Driver`."""
 
@@ -78,6 +101,7 @@ class MySQLDriver:
         self._name = name
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
+        self._killer = Killer(self._log_in, name=name, timeout_s=connect_timeout_s)
 
     @property
     def shown(self) -> str:
@@ -86,6 +110,9 @@ class MySQLDriver:
     compile = staticmethod(sql_.for_mysql)
 
     def connect(self) -> Connection:
+        return MySQLConnection(self._log_in(), self._name, self._read_timeout_s, self._killer)
+
+    def _log_in(self) -> Wire:
         target = self._target
         timeout: Any = gevent.Timeout(self._connect_timeout_s)
         timeout.start()
@@ -104,6 +131,7 @@ class MySQLDriver:
                 read_timeout=self._connect_timeout_s,  # during login
                 write_timeout=self._connect_timeout_s,
             )
+            self._limit(wire)
         except gevent.Timeout as fired:
             if fired is not timeout:
                 raise
@@ -111,23 +139,41 @@ class MySQLDriver:
         except Exception as error:  # noqa: BLE001  (whatever it is, there is no connection)
             why = why_refused(error, self._connect_timeout_s)
         else:
-            wire.set_read_timeout(self._read_timeout_s)
-            return MySQLConnection(wire, self._name, self._read_timeout_s)
+            return wire
         finally:
             timeout.close()
             timeout = None  # fired, it refers to this frame, and so to a half-open socket until the collector runs
         # Raised here, not above, so that it is not chained: the server's own text names the user.
         raise DatabaseUnavailable(why)
 
+    def _limit(self, wire: Wire) -> None:
+        """Ask the server to end each statement of this session that takes longer than `read_timeout_s`."""
+        dialect = dialect_of(wire.server_version)
+        try:
+            wire.run(dialect.at_login(self._read_timeout_s).encode())
+        except pymysql.MySQLError:
+            if not wire.open:
+                raise
+        else:
+            wire.dialect = dialect
+
 
 class MySQLConnection:
     """One connection; see `driver.Connection`."""
 
-    def __init__(self, wire: Wire, name: str, read_timeout_s: float) -> None:
+    def __init__(self, wire: Wire, name: str, read_timeout_s: float, killer: Killer) -> None:
         self.last_used_s = self.taken_s = self.retire_at_s = 0.0
         self._wire = wire
         self._name = name
-        self._read_timeout_s = read_timeout_s
+        self._killer = killer
+        self._number = wire.server_thread_id[0]
+        self._port = wire.local_port()
+        dialect = wire.dialect
+        self._read_limit = _Limit.of("read_timeout_s", read_timeout_s, server=dialect is not None)
+        limits_writes = dialect is not None and dialect.limits_writes
+        self._write_limit = _Limit.of("read_timeout_s", read_timeout_s, server=limits_writes)
+        self._limit = self._read_limit  # of the statement under way, or of the last one
+        self._runs_on = False  # a statement was given up that the server will not soon end
 
     @property
     def in_transaction(self) -> bool:
@@ -141,47 +187,41 @@ class MySQLConnection:
     def rows(
         self, statement: sql_.Statement, params: Sequence[Any], limit: int | None, timeout_s: float | None
     ) -> list[Row]:
-        text = self._bound(statement, params)
-        if not statement.is_read:
-            self._look_first()
-        self._wire.set_read_timeout(timeout_s or self._read_timeout_s)
+        text = self._prepared(statement, params, timeout_s)
+        self._start()
         try:
             found = self._wire.records(text)
-        except pymysql.MySQLError as error:
-            raise self._translated(error) from None
-        except _UNREADABLE as error:
-            raise self._unreadable(error) from error
+        except BaseException as error:
+            self._fail(error)
+            raise
         return found if limit is None or len(found) <= limit else found[:limit]
 
     def execute(self, statement: sql_.Statement, params: Sequence[Any], timeout_s: float | None) -> Result:
-        text = self._bound(statement, params)
-        if not statement.is_read:
-            self._look_first()
-        result = self._run(text, timeout_s)
+        result = self._run(self._prepared(statement, params, timeout_s))
         return Result(result.affected_rows or 0, result.insert_id or 0)
 
     def execute_many(self, statement: sql_.Statement, rows: Iterable[Sequence[Any]], timeout_s: float | None) -> int:
-        texts = batches(statement, rows, self._literals)
-        return sum(self._run(self._encoded(text), timeout_s).affected_rows or 0 for text in texts)
+        rowcount = 0
+        for text in batches(statement, rows, self._literals):
+            encoded = self._encoded(self._limited(text, statement, timeout_s))
+            rowcount += self._run(encoded).affected_rows or 0
+        return rowcount
 
     def begin(self) -> None:
-        self._run(b"BEGIN")
+        self._end(b"BEGIN")
 
     def commit(self) -> None:
-        self._run(b"COMMIT")
+        self._end(b"COMMIT")
 
     def rollback(self) -> None:
-        self._run(b"ROLLBACK")
+        self._end(b"ROLLBACK")
 
     def ping(self) -> None:
-        self._wire.set_read_timeout(PING_TIMEOUT_S)
+        self._wire.expires_s = monotonic() + PING_TIMEOUT_S
         try:
             self._wire.ping(reconnect=False)
-        except pymysql.MySQLError as error:
-            timed_out = isinstance(error.__context__, TimeoutError)
-            raise self._lost("an idle connection does not answer", sent=False, timed_out=timed_out) from None
-        finally:
-            self._wire.set_read_timeout(self._read_timeout_s)
+        except (pymysql.MySQLError, TooLate) as error:
+            raise self._lost("an idle connection does not answer", sent=False, timed_out=_timed_out(error)) from None
 
     def close(self) -> None:
         try:
@@ -191,6 +231,8 @@ class MySQLConnection:
 
     def abandon(self, gone: Callable[[], None]) -> None:
         self._wire.drop()
+        if self._runs_on:
+            self._killer.kill(self._number, self._port)
         gone()
 
     def _look_first(self) -> None:
@@ -198,17 +240,38 @@ class MySQLConnection:
         if self._wire.peer_has_closed():
             raise self._lost("the connection was lost while it was idle", sent=False)
 
-    def _run(self, text: bytes, timeout_s: float | None = None) -> Any:
-        self._wire.set_read_timeout(timeout_s or self._read_timeout_s)
+    def _end(self, text: bytes) -> None:
+        self._limit = self._write_limit
+        self._run(text)
+
+    def _run(self, text: bytes) -> Any:
+        self._start()
         try:
             return self._wire.run(text)
-        except pymysql.MySQLError as error:
-            raise self._translated(error) from None
-        except _UNREADABLE as error:
-            raise self._unreadable(error) from error
+        except BaseException as error:
+            self._fail(error)
+            raise
 
-    def _bound(self, statement: sql_.Statement, params: Sequence[Any]) -> bytes:
-        return self._encoded(statement.text % self._literals(params) if params else statement.text)
+    def _start(self) -> None:
+        self._wire.expires_s = monotonic() + self._limit.patience_s
+
+    def _prepared(self, statement: sql_.Statement, params: Sequence[Any], timeout_s: float | None) -> bytes:
+        """The text to send, its limit set."""
+        text = statement.text % self._literals(params) if params else statement.text
+        encoded = self._encoded(self._limited(text, statement, timeout_s))
+        if not statement.is_read:
+            self._look_first()
+        return encoded
+
+    def _limited(self, text: str, statement: sql_.Statement, timeout_s: float | None) -> str:
+        """Set the limit of a statement; return `text` with what tells the server of it."""
+        if timeout_s is None:
+            self._limit = self._read_limit if statement.is_read else self._write_limit
+            return text
+        dialect = self._wire.dialect
+        limited = None if dialect is None else dialect.limit(text, timeout_s)
+        self._limit = _Limit.of("timeout_s", timeout_s, server=limited is not None)
+        return text if limited is None else limited
 
     def _literals(self, params: Sequence[Any]) -> tuple[str, ...]:
         return tuple(map(self._literal, params, itertools.count(1)))
@@ -231,25 +294,41 @@ class MySQLConnection:
             problem = f"a character cannot be sent in {error.encoding}: {error.reason}"
             raise QueryError(problem) from None
 
-    def _unreadable(self, error: Exception) -> ConnectionLost:
-        return self._lost(f"the server's answer could not be read ({type(error).__name__})", sent=True)
-
     def _lost(self, why: str, *, sent: bool, timed_out: bool = False) -> ConnectionLost:
-        return ConnectionLost(f"database {self._name} is unavailable", detail=why, sent=sent, timed_out=timed_out)
+        kind = GaveUp if timed_out else ConnectionLost
+        return kind(f"database {self._name} is unavailable", detail=why, sent=sent, timed_out=timed_out)
 
-    def _translated(self, error: pymysql.MySQLError) -> ConnectionLost | QueryError:
+    def _fail(self, error: BaseException) -> None:
+        """Raise what `error` means to who asked; return if somebody threw it into this greenlet."""
+        if _timed_out(error):
+            self._runs_on = True
+            raise self._lost(f"no answer within {self._limit.setting}", sent=True, timed_out=True) from None
+        if isinstance(error, pymysql.MySQLError):
+            raise self._translated(error) from None
+        if isinstance(error, _UNREADABLE):
+            raise self._lost(f"the server's answer could not be read ({type(error).__name__})", sent=True) from error
+        limit_s = self._limit.server_s
+        self._runs_on = limit_s is None or limit_s > _SOON_ENDED_S
+
+    def _translated(self, error: pymysql.MySQLError) -> DatabaseUnavailable | QueryError:
         number = error.args[0] if error.args and isinstance(error.args[0], int) else None
-        if isinstance(error.__context__, TimeoutError):
-            why = f"no answer within read_timeout_s={self._read_timeout_s:g}"
-            return self._lost(why, sent=True, timed_out=True)
         if number is None:  # PyMySQL cannot make sense of what it reads
             return self._lost("the server's answer could not be read", sent=True)
         if number in LOST:
             # The server executes nothing of a statement that it has not received to its end.
             return self._lost(LOST[number], sent=number not in {0, CR.CR_SERVER_GONE_ERROR})
+        if number in ENDED:
+            why = f"the server ended the statement after {self._limit.setting}"
+            return QueryTimeout(f"database {self._name} took too long", detail=why)
         if number == ER.LOCK_DEADLOCK:  # the server has rolled back the whole transaction
             self._wire.server_status &= ~_IN_TRANSACTION
         if number in FATAL_STATEMENTS:
             self._wire.drop()
         kind = IntegrityError if isinstance(error, pymysql.IntegrityError) or number in CONSTRAINTS else QueryError
         return kind(f"({number}) {error.args[1] if len(error.args) > 1 else ''}", number=number)
+
+
+def _timed_out(error: BaseException) -> bool:
+    return isinstance(error, TooLate) or (
+        isinstance(error, pymysql.MySQLError) and isinstance(error.__context__, TimeoutError)
+    )

@@ -6,7 +6,12 @@
 
 from __future__ import annotations
 
+import ssl
+
 from pymysql.constants import CR, ER
+
+from tafe.db.driver import ConnectionLost
+from tafe.errors import QueryTimeout
 
 # Numbers after which a connection is useless, in the words for the one who asked. (PyMySQL's constants lack some.)
 LOST = {
@@ -27,6 +32,7 @@ LOST = {
     4031: "the server closed an idle connection",  # ER_CLIENT_INTERACTION_TIMEOUT (MySQL 8)
 }
 REFUSED = {
+    CR.CR_SSL_CONNECTION_ERROR: "the server does not offer TLS, which the URL asks for",
     CR.CR_CONNECTION_ERROR: "the server cannot be reached",
     CR.CR_CONN_HOST_ERROR: "the server cannot be reached",
     CR.CR_SERVER_LOST: "the server ended the login",
@@ -46,8 +52,19 @@ CONSTRAINTS = frozenset(
         ER.CONSTRAINT_FAILED,  # 4025 (MariaDB)
     }
 )
+# The server ended a statement that took longer than the session or the statement allows.
+ENDED = frozenset(
+    {
+        1969,  # ER_STATEMENT_TIMEOUT (MariaDB)
+        3024,  # ER_QUERY_TIMEOUT (MySQL)
+    }
+)
 # After these the server closes the connection although the statement is to blame.
 FATAL_STATEMENTS = frozenset({ER.NET_PACKET_TOO_LARGE})
+
+
+class GaveUp(ConnectionLost, QueryTimeout):
+    """The client's own limit was reached: the connection is discarded."""
 
 
 def why_refused(error: Exception, connect_timeout_s: float) -> str:
@@ -56,6 +73,10 @@ def why_refused(error: Exception, connect_timeout_s: float) -> str:
     cause = error if isinstance(error, OSError) else getattr(error, "original_exception", None) or error.__context__
     if isinstance(cause, TimeoutError):
         return f"no answer within connect_timeout_s={connect_timeout_s:g}"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not accepted: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS with the server failed: {(cause.reason or 'unknown reason').replace('_', ' ').lower()}"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
     return REFUSED.get(number or -1) or LOST.get(number or -1) or f"login failed ({number or type(error).__name__})"

@@ -24,7 +24,7 @@ _CACHED_STATEMENTS = 1024
 LIST_TYPES = (list, tuple, set, frozenset)
 
 # An unterminated quote or comment extends to the end of the text: the database will say what is wrong with it.
-_MYSQL_TOKEN = re.compile(
+MYSQL_TOKEN = re.compile(
     r"""'(?:[^'\\]++|\\.|'')*+(?:'|\\?\Z)     # text
       | "(?:[^"\\]++|\\.|"")*+(?:"|\\?\Z)     # text, or a name under ANSI_QUOTES
       | `(?:[^`]++|``)*+(?:`|\Z)              # name
@@ -44,7 +44,9 @@ _SQLITE_TOKEN = re.compile(
       | %s | %%""",
     re.DOTALL | re.VERBOSE,
 )
-_READ = re.compile(r"(?:[\s(]|--[^\n]*\n|\#[^\n]*\n|/\*(?!!).*?\*/)*+(?:SELECT|SHOW)\b", re.IGNORECASE | re.DOTALL)
+# What may stand before a statement's first word.
+LEAD = r"(?:[\s(]|--[^\n]*\n|\#[^\n]*\n|/\*(?!!).*?\*/)*+"
+_READ = re.compile(LEAD + r"(?:SELECT|SHOW)\b", re.IGNORECASE | re.DOTALL)
 
 
 class Statement(NamedTuple):
@@ -63,7 +65,7 @@ class Statement(NamedTuple):
 @lru_cache(_CACHED_STATEMENTS)
 def for_mysql(sql: str) -> Statement:
     """Scan `sql` by MySQL's and MariaDB's rules."""
-    pieces = _split(sql, _MYSQL_TOKEN)
+    pieces = _split(sql, MYSQL_TOKEN)
     text = "%s".join(piece.replace("%", "%%") for piece in pieces) if len(pieces) > 1 else pieces[0]
     return Statement(text, pieces, _READ.match(sql) is not None, len(pieces) - 1)
 

@@ -13,12 +13,14 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import lru_cache
+from time import monotonic
 from typing import Any
 
 import pymysql
 from gevent import monkey
 from pymysql import connections
 
+from tafe.db.server_limits import Dialect
 from tafe.errors import UsageError
 
 log = logging.getLogger("tafe.db")
@@ -44,15 +46,28 @@ def _preferred_tls() -> ssl.SSLContext:
     return context
 
 
+class TooLate(Exception):
+    """An answer was not complete in time. A class of its own, since applications throw their own time-outs."""
+
+
 class Wire(connections.Connection):
     """PyMySQL's connection without its cursors."""
 
     # PyMySQL's own, which its type stubs leave out.
     server_status: int
+    server_thread_id: tuple[int]
+    server_version: str
     _sock: Any
     _result: Any
-    _read_timeout: float | None
     _force_close: Callable[[], None]
+    _secure: bool
+
+    # When the answer to the statement under way has to be here, monotonic; None during login, where the `read_timeout`
+    # that PyMySQL was given counts, for each wait.
+    expires_s: float | None = None
+    # How the server was told to end statements by itself; None if it was not, or refused.
+    dialect: Dialect | None = None
+    _wait_s: float | None = None
 
     def connect(self, sock: Any = None) -> None:
         """PyMySQL's, except that a unix socket that cannot connect is closed now, not when the collector runs.
@@ -93,8 +108,19 @@ class Wire(connections.Connection):
             self.next_result()
         return result
 
-    def set_read_timeout(self, seconds: float) -> None:
-        self._read_timeout = seconds
+    @property
+    def _read_timeout(self) -> float | None:
+        """PyMySQL's attribute, which it looks at for each packet: within one, each piece may take as long."""
+        return self._wait_s if self.expires_s is None else left_s(self.expires_s)
+
+    @_read_timeout.setter
+    def _read_timeout(self, seconds: float | None) -> None:
+        self._wait_s = seconds
+
+    def local_port(self) -> str:
+        """Ours, as the server sees it unless something between us changes it; "" of a unix socket."""
+        name = self._sock.getsockname()
+        return str(name[1]) if isinstance(name, tuple) else ""
 
     def peer_has_closed(self) -> bool:
         """True if there is something to read on an idle connection: end of file or a last error."""
@@ -107,6 +133,14 @@ class Wire(connections.Connection):
     def drop(self) -> None:
         """Close the socket without saying goodbye."""
         self._force_close()
+
+
+def left_s(expires_s: float) -> float:
+    """The time until then; `TooLate` if there is none left, though bytes may keep coming."""
+    left = expires_s - monotonic()
+    if left <= 0:
+        raise TooLate
+    return left
 
 
 def _as_dicts(result: Any) -> list[dict[str, Any]]:
@@ -147,6 +181,13 @@ def _fast_wire() -> type[Wire]:
                 self.next_result()
                 found = _as_dicts(self._rest())
             return found
+
+        _read_timeout: Any = None  # an attribute again, looked at for each piece
+
+        def _receive(self, size: int) -> bytes:
+            if self.expires_s is not None:
+                self._read_timeout = left_s(self.expires_s)
+            return super()._receive(size)
 
         def peer_has_closed(self) -> bool:
             return self.unread or super().peer_has_closed()

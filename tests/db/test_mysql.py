@@ -184,18 +184,6 @@ def test_a_greenlet_killed_between_two_rows_discards_its_connection(database: Da
     assert 0 < database.stats.discarded <= killed  # some may have been killed before they had a connection
 
 
-def test_a_statement_without_an_answer_is_given_up_after_read_timeout(
-    mysql_url: str, connect: Callable[..., Database]
-) -> None:
-    database = connect(mysql_url, max_size=1, min_size=1, read_timeout_s=0.1)
-    begun = time.monotonic()
-    with pytest.raises(DatabaseUnavailable, match=r"no answer within read_timeout_s=0\.1"):
-        database.fetch_one("SELECT SLEEP(3)")
-    assert time.monotonic() - begun < 1  # and not repeated
-    assert database.fetch_one("SELECT 1 AS a") == {"a": 1}
-    assert database.stats.discarded == 1
-
-
 def test_connections_that_idled_for_long_are_checked_before_a_request_gets_one(
     database: Database, mariadb: MariaDB
 ) -> None:
