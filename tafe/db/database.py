@@ -100,8 +100,8 @@ class Database(Pooled):
         `url`: `mysql://user:password@host:3306/database` or `sqlite:///file.db`, see url.py.
         `min_size`: connections kept from `open()` on; `max_size`: most at any time, a worker.
         `acquire_timeout_s`: longest wait for a connection; then `PoolTimeout` (`DatabaseUnavailable` if connects fail).
-        `connect_timeout_s`: longest attempt to connect. `read_timeout_s`: longest wait for a statement's answer (MySQL:
-        longest silence); then `DatabaseUnavailable`. Give long reports a `Database` of their own.
+        `connect_timeout_s`: longest attempt to connect. `read_timeout_s`: longest wait for a statement's whole answer;
+        then `QueryTimeout`, and the statement is ended in the database too. Long reports have a `timeout_s` of their own.
         `max_lifetime_s`: a connection is replaced when it is so old, give or take a tenth; `max_idle_s`: one above
         `min_size` is closed when nobody has used it for so long; None: never.
         `slow_query_s`: statements that take so long are logged, without their values; None: none is.
