@@ -142,7 +142,7 @@ class _Flight:
 
     def take_off(self, call: Callable[[], object]) -> None:
         """Start the call."""
-        self._greenlet = start(copy_context(), self._run, call)
+        (self._greenlet,) = start(copy_context(), self._run, [call])
 
     def wait(self) -> Any:
         """In a greenlet that asks: the outcome."""

@@ -61,8 +61,7 @@ def _gather(calls: tuple[Callable[[], T], ...], limit: int) -> list[T]:
         return []
     group = _Group(calls)
     try:
-        for _ in range(min(limit, len(calls))):
-            group.begin()
+        group.begin(min(limit, len(calls)))
         while group.running and not group.over:  # again after a stray switch, which is no result
             group.waiter.get()
         if group.error is not None:
@@ -91,11 +90,11 @@ class _Group:
         self._begun = 0
         self._context = copy_context()
 
-    def begin(self) -> None:
-        """Start the next call."""
-        number = self._begun
-        self._begun += 1
-        self.running.add(start(self._context, self._run, number))
+    def begin(self, count: int) -> None:
+        """Start the next calls."""
+        numbers = range(self._begun, self._begun + count)
+        self._begun += count
+        self.running.update(start(self._context, self._run, numbers))
 
     def _run(self, number: int) -> None:
         """In the call's greenlet. Raises nothing: gevent would print it, here and although the caller gets it."""
@@ -103,7 +102,7 @@ class _Group:
         try:
             self.results[number] = self._calls[number]()
             if self._begun < len(self._calls) and not self.over:
-                self.begin()
+                self.begin(1)
         except BaseException as error:
             if not self.over:
                 self.over = wake = True

