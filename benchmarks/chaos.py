@@ -8,8 +8,8 @@
 A gevent-patched process (chaos_process.py) with the modules that are compiled here, a pool of 8 to 16 connections and a
 MariaDB of its own has 64 clients (chaos_load.py): rows by key, ranges of rows of up to 300 KiB, stored procedures,
 queries in parallel, slow queries, inserts, updates, transactions. Meanwhile (chaos_harm.py) connections and statements
-are ended by KILL, MariaDB is stopped, killed and frozen, tables are locked until the pool is exhausted, and requests
-are killed in mid-query, by three kinds of exceptions and by timers. What must hold:
+are ended by KILL, connections are cut, MariaDB is stopped, killed and frozen, tables are locked until the pool is
+exhausted, and requests are killed in mid-query, by three kinds of exceptions and by timers. What must hold:
 
 - Each row that a request gets is the one it asked for, in answer to this very question, and fits its check value.
 - Each query that was asked comes back: answered, refused by the database, unavailable, busy (no connection in time), or

@@ -46,7 +46,13 @@ class Dialect:
     for_update: str
     slow: str  # takes the question's number and a duration
     units_per_s: float  # of that duration
+    inserts: tuple[str, ...]  # ways to insert a token, all of which do so once
 
+
+INSERT = "INSERT INTO tokens (token) VALUES (%s)"
+# A connection that ends during these milliseconds does not end the statement: the server notices when it answers.
+# Whoever takes it for not done, and repeats it, does it twice. (SLEEP is 1 when it is interrupted.)
+INSERT_LATE = "INSERT INTO tokens (token) SELECT %s FROM DUAL WHERE SLEEP(0.01) IN (0, 1)"
 
 MYSQL = Dialect(
     "BIGINT AUTO_INCREMENT PRIMARY KEY",
@@ -55,6 +61,7 @@ MYSQL = Dialect(
     " FOR UPDATE",
     "SELECT %s AS asked, SLEEP(%s) AS n",
     1.0,
+    (INSERT, INSERT_LATE),
 )
 SQLITE = Dialect(
     "INTEGER PRIMARY KEY AUTOINCREMENT",
@@ -64,6 +71,7 @@ SQLITE = Dialect(
     "WITH RECURSIVE q(asked) AS (SELECT %s), c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < %s)"
     " SELECT asked, (SELECT COUNT(*) FROM c) AS n FROM q",
     3e5,  # steps, while 15 others run too
+    (INSERT,),
 )
 
 # Two results and an OK: the first one is returned, the others must be read all the same.

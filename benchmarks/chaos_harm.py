@@ -1,19 +1,22 @@
 """What chaos.py does to its load: KILL, restarts, frozen servers, exhausted pools, and requests killed in mid-query.
 
-Small harm (KILL, killed requests) comes at random intervals, all the time. Outages come at planned counts of answered
-queries, so that a slow machine has as many of them as a fast one.
+Small harm (KILL, cut connections, killed requests) comes at random intervals, all the time. Outages come at planned
+counts of answered queries, so that a slow machine has as many of them as a fast one.
 """
 
 from __future__ import annotations
 
 import collections
+import os
 import random
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import gevent
 import pymysql
 import pymysql.cursors
+from gevent.monkey import get_original
 
 from benchmarks import chaos_load
 from benchmarks.chaos_load import Load
@@ -23,6 +26,7 @@ from tests.services.mariadb import MariaDB
 # by KILL as there are connections, in a third of a second.
 _KILL_REQUEST_EVERY_S = 0.010
 _KILL_ON_SERVER_EVERY_S = 0.020
+_CUT_EVERY_S = 0.040
 # Of the database's clients, logins under way included.
 _CLIENTS = (
     "SELECT id, command FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND user <> 'system user'"
@@ -31,6 +35,7 @@ _FREEZE_S = (0.1, 1.6)  # the longer ones outlast ping and read timeouts
 _DOWN_S = (0.0, 1.0)
 _LOCKED_S = 0.8  # longer than a request waits for a connection
 _POLL_S = 0.01
+_Socket = get_original("socket", "socket")
 
 
 class Admin:
@@ -87,7 +92,8 @@ class Harm:
         self._going = True
         self._doing = [gevent.spawn(self._kill_requests)]
         if self._mariadb is not None:
-            self._doing += [gevent.spawn(self._kill_on_server, self._mariadb), gevent.spawn(self._outages)]
+            tasks = (self._kill_on_server, self._cut)
+            self._doing += [gevent.spawn(task, self._mariadb) for task in tasks] + [gevent.spawn(self._outages)]
 
     def stop(self) -> None:
         """Leave everything as it should be: the server is up again, and nobody is killed any more."""
@@ -121,6 +127,18 @@ class Harm:
             except pymysql.MySQLError:
                 pass  # the server is away, or the victim is
         admin.close()
+
+    def _cut(self, mariadb: MariaDB) -> None:
+        """End connections as a network does: the server goes on with the statement, and the answer is never read.
+
+        That is when a statement which was repeated would be done twice; KILL hardly ever finds that moment.
+        """
+        chance = self._chance
+        while self._going:
+            gevent.sleep(chance.expovariate(1 / _CUT_EVERY_S))
+            descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+            chance.shuffle(descriptors)
+            self.done["connections cut"] += any(_shut_down(descriptor, mariadb.port) for descriptor in descriptors)
 
     def _outages(self) -> None:
         while self._plan:
@@ -172,6 +190,20 @@ class Harm:
     def _server(self) -> MariaDB:
         assert self._mariadb is not None
         return self._mariadb
+
+
+def _shut_down(descriptor: int, port: int) -> bool:
+    """Shut a connection to `port` down; False if this descriptor is something else."""
+    try:
+        if not os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:"):
+            return False
+        with _Socket(fileno=os.dup(descriptor)) as duplicate:
+            if duplicate.family != socket.AF_INET or duplicate.getpeername()[1] != port:
+                return False
+            duplicate.shutdown(socket.SHUT_RDWR)
+            return True
+    except OSError:  # closed meanwhile, or not connected
+        return False
 
 
 def plan(queries: int, chance: random.Random) -> list[tuple[int, str]]:

@@ -283,7 +283,7 @@ class Load:
 
     def _insert(self) -> None:
         token = self.tokens.next()
-        self.tokens.settle(token, self._changed("INSERT INTO tokens (token) VALUES (%s)", (token,)))
+        self.tokens.settle(token, self._changed(self._chance.choice(self._dialect.inserts), (token,)))
 
     def _add(self) -> None:
         self.additions.unknown += 1
