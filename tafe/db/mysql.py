@@ -35,6 +35,7 @@ from tafe.db.driver import Connection, ConnectionLost, Result, Row
 from tafe.db.killer import Killer
 from tafe.db.mysql_errors import CONSTRAINTS, ENDED, FATAL_STATEMENTS, LOST, GaveUp, why_refused
 from tafe.db.server_limits import dialect_of
+from tafe.db.tls import context_for
 from tafe.db.url import MySQLTarget
 from tafe.db.wire import TooLate, Wire, wire_class
 from tafe.errors import DatabaseUnavailable, IntegrityError, QueryError, QueryTimeout
@@ -98,6 +99,7 @@ class MySQLDriver:
     def __init__(self, target: MySQLTarget, *, name: str, connect_timeout_s: float, read_timeout_s: float) -> None:
         self._target = target
         self._wire_class = wire_class(target.reader)
+        self._tls: Any = context_for(target.tls)
         self._name = name
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
@@ -127,6 +129,8 @@ class MySQLDriver:
                 unix_socket=target.unix_socket or None,
                 autocommit=True,
                 client_flag=CLIENT.FOUND_ROWS,
+                ssl=self._tls if target.tls.mode == "required" else None,
+                ssl_disabled=self._tls is None,
                 connect_timeout=self._connect_timeout_s,
                 read_timeout=self._connect_timeout_s,  # during login
                 write_timeout=self._connect_timeout_s,

@@ -32,6 +32,7 @@ LOST = {
     4031: "the server closed an idle connection",  # ER_CLIENT_INTERACTION_TIMEOUT (MySQL 8)
 }
 REFUSED = {
+    CR.CR_AUTH_PLUGIN_ERR: "the server asks for the password in clear text, which only TLS or a unix socket carries",
     CR.CR_SSL_CONNECTION_ERROR: "the server does not offer TLS, which the URL asks for",
     CR.CR_CONNECTION_ERROR: "the server cannot be reached",
     CR.CR_CONN_HOST_ERROR: "the server cannot be reached",

@@ -1,6 +1,7 @@
 """Database URLs: what `mysql://...` and `sqlite:///...` mean, and a clear error for everything else.
 
     mysql://USER:PASSWORD@HOST:PORT/DATABASE?charset=utf8mb4&unix_socket=/run/mysqld/mysqld.sock&reader=auto
+    mysql://USER:PASSWORD@HOST/DATABASE?ssl_ca=/etc/ssl/database-ca.pem (tls.py has all of them)
     sqlite:///relative.db        sqlite:////absolute/path.db?mode=rw
 
 User, password, database, path and parameter values are percent-decoded (RFC 3986, 2.1).
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from urllib.parse import unquote
 
+from tafe.db.tls import PARAMETERS, TLS, tls_of
 from tafe.errors import UsageError
 
 DEFAULT_PORT = 3306  # MySQL's registered port
@@ -40,6 +42,7 @@ class MySQLTarget:
     charset: str
     unix_socket: str
     reader: str
+    tls: TLS
 
     @property
     def shown(self) -> str:
@@ -95,7 +98,7 @@ def _mysql(rest: str) -> MySQLTarget:
     user, _, password = userinfo.partition(":")
     path, _, query = tail.partition("?")
     host, port = _host_and_port(place)
-    options = _parameters(query, ("charset", "unix_socket", "reader"))
+    options = _parameters(query, ("charset", "unix_socket", "reader", *PARAMETERS))
     charset = options.get("charset", "utf8mb4")
     if charset not in _CHARSETS:
         raise _error(f"charset {charset!r} cannot be used", allowed=", ".join(_CHARSETS), try_="utf8mb4")
@@ -108,7 +111,7 @@ def _mysql(rest: str) -> MySQLTarget:
     if not user:
         raise _error("the mysql URL names no user", allowed=_MYSQL_FORM)
     login = (_decode(user), _decode(password), _decode(path[1:]))
-    return MySQLTarget(host, port, *login, charset, unix_socket, reader)
+    return MySQLTarget(host, port, *login, charset, unix_socket, reader, tls_of(options, local=bool(unix_socket)))
 
 
 def _host_and_port(place: str) -> tuple[str, int]:

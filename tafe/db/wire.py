@@ -18,9 +18,11 @@ from typing import Any
 
 import pymysql
 from gevent import monkey
-from pymysql import connections
+from pymysql import connections, err
+from pymysql.constants import CR
 
 from tafe.db.server_limits import Dialect
+from tafe.db.tls import unverified
 from tafe.errors import UsageError
 
 log = logging.getLogger("tafe.db")
@@ -29,21 +31,11 @@ log = logging.getLogger("tafe.db")
 # lists safely (its CHANGELOG, 1.2.4).
 TESTED = frozenset({"1.2.4"})
 
+# Ways to log in that a server may ask for, and in which PyMySQL would send the password as it is.
+_CLEAR_TEXT = (b"mysql_clear_password", b"dialog")
 # The kernel's poll, since the patched one would wait on the hub.
 _poll = monkey.get_original("select", "poll")
 _READABLE = select.POLLIN
-
-
-@lru_cache(1)
-def _preferred_tls() -> ssl.SSLContext:
-    """For servers that offer TLS when none was asked for: encrypted, not verified, as PyMySQL does by default.
-
-    Kept, because PyMySQL would load the system's certificates anew at each connect, a stall of many milliseconds.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class TooLate(Exception):
@@ -88,9 +80,14 @@ class Wire(connections.Connection):
 
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
         if not sslp:
-            return _preferred_tls()
+            return unverified()
         context: ssl.SSLContext = super()._create_ssl_ctx(sslp)  # type: ignore[misc]  # not in the stubs
         return context
+
+    def _process_auth(self, plugin_name: bytes, auth_packet: Any, handler: Any = None) -> Any:
+        if plugin_name in _CLEAR_TEXT and not self._secure:
+            raise err.OperationalError(CR.CR_AUTH_PLUGIN_ERR, "the password would be sent in clear text")
+        return super()._process_auth(plugin_name, auth_packet, handler)  # type: ignore[misc]  # not in the stubs
 
     def run(self, text: bytes) -> Any:
         """Send a statement, read all it answers, return the first result (`connections.MySQLResult` or its like)."""

@@ -48,6 +48,8 @@ class FakeServer:
         self._version = version
         self.statements: list[str] = []
         self.peers: dict[int, int] = {}
+        self.logins: list[bytes] = []  # what clients sent to log in, and then to a further question, if there is one
+        self.asks = b""  # after the login, for another way to log in
         self.slow_s = 0.0  # a pause after each byte of an answer
         self._listener = StreamServer(("127.0.0.1", 0), self._serve)
         self._listener.start()
@@ -62,7 +64,11 @@ class FakeServer:
         self.peers[number] = address[1]
         client.sendall(protocol.packets([self._greeting(number)], first=0))
         try:
-            _read(client)  # who it is
+            self.logins.append(_read(client))
+            if self.asks:
+                client.sendall(protocol.packets([b"\xfe" + self.asks + b"\0"], first=2))
+                self.logins.append(_read(client))
+                return
             client.sendall(protocol.packets([protocol.ok()], first=2))
             while (command := _read(client)) and command[0] != _QUIT:
                 self._reply(client, command)
