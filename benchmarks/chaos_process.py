@@ -12,6 +12,7 @@ monkey.patch_all()
 import dataclasses
 import gc
 import json
+import logging
 import os
 import random
 import signal
@@ -245,6 +246,9 @@ def main(*, queries: int, seed: int, legs: int, kind: str, reader: str) -> None:
     """For chaos.py."""
     this = gevent.getcurrent()
     hub = gevent.get_hub()
+    log = logging.getLogger("tafe.db")  # says of each outage and each slow query what the load provoked
+    log.addHandler(logging.NullHandler())
+    log.propagate = False
     signal.signal(signal.SIGTERM, lambda *_: hub.loop.run_callback(this.throw, SystemExit("SIGTERM")))
     mariadb = None
     with tempfile.TemporaryDirectory(prefix="tafe-chaos-") as folder:
