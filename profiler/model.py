@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from profiler.usage import Usage
 
 SCHEMA = "profiler.data/2"  # of the files
+OTHER_SITES = "(other sites)"  # the function of a site that stands for all without room of their own
 
 BUCKETS = 8160  # up to 2**128 s
 MAX_COUNT = 2**53  # of anything that is read back: more is no count but a mistake

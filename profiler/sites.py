@@ -4,7 +4,7 @@ A site is a function, and a line of it: of a loop in Python the samples fall on 
 slices are kept by function and the line most sampled is shown. Slices the machine lengthened are sites of
 their own, marked innocent.
 Bounds: `MAX_SITES` sites between two takings, `MAX_LINES` lines and `MAX_ROUTES` routes a site; slices of
-further sites are counted as dropped. The two native threads that meet here use a native lock; the hub never
+further sites are one site, `OTHER_SITES`. The two native threads that meet here use a native lock; the hub never
 comes here.
 """
 
@@ -14,7 +14,7 @@ import linecache
 from typing import TYPE_CHECKING, Any
 
 from profiler.frames import Place, Stack, describe
-from profiler.model import Histogram, Slice
+from profiler.model import OTHER_SITES, Histogram, Slice
 from profiler.native import Lock
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ class SiteTable:
             site = self._sites.get(key)
             if site is None:
                 if len(self._sites) >= MAX_SITES:
-                    self._dropped += 1
-                    return
-                site = self._sites[key] = _Site()
+                    finding = _placeless(finding)
+                    key = _key(finding)
+                site = self._sites.setdefault(key, _Site())
             site.add(finding)
 
     def still_open(self, finding: Finding) -> None:
@@ -155,6 +155,10 @@ def _key(finding: Finding) -> _Key:
     place = finding.place
     line = 0 if finding.by_function else place.line
     return place.file, place.function, place.first_line, line, finding.verdict.innocent
+
+
+def _placeless(finding: Finding) -> Finding:
+    return Finding(finding.record, Place("", 0, OTHER_SITES, 0), {}, (), finding.verdict, exact=False)
 
 
 def _line(key: _Key, site: _Site, *, told: bool = False) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def _sites(report: dict[str, Any]) -> list[str]:
     further = [*guilty[TOP_SITES:], *(site for site in rest if not site["innocent"])]
     if further:
         together = report["left_out"]["sites"]
-        many = ("some " if together else "") + _many(max(0, len(guilty) - TOP_SITES) + together, "more line")
+        number = max(0, len(guilty) - TOP_SITES) + together
+        many = ("some " if together else "") + _many(number, "more line") if number else "further lines"
         harm_ms, busy_ms = sum(site["harm_ms"] for site in further), sum(site["busy_ms"]["total"] for site in further)
         lines.append(f"  and {many}, {_ms(busy_ms)} in all, which delayed requests by {_ms(harm_ms)} (--format html)")
     innocent = [site for site in report["sites"] if site["innocent"]]

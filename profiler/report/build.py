@@ -70,10 +70,10 @@ def _sites(profile: Profile) -> list[dict[str, Any]]:
 
 def _of_the_rest(profile: Profile) -> str:
     sites, (harm_s, _) = profile.sites, profile.sites.lightest
-    return (
-        f"{sites.merged:,} more sites in one row, none of which gave more than {_ms(harm_s):,} ms of harm: "
-        "repair those above first, or look at less with --since"
-    )
+    todo = "repair those above first, or look at less with --since"
+    if sites.came_merged:  # a worker had no room either
+        return f"all sites without a row of their own: {todo}"
+    return f"{sites.merged:,} more sites in one row, none of which gave more than {_ms(harm_s):,} ms of harm: {todo}"
 
 
 def _joined(sites: dict[SiteKey, Site]) -> dict[SiteKey, Site]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from profiler.model import MAX_COUNT, Histogram
+from profiler.model import MAX_COUNT, OTHER_SITES, Histogram
 from profiler.recorder import OTHER_ROUTES
 from profiler.report.sketch import Sketch
 from profiler.report.table import Table, Weight
@@ -29,7 +29,6 @@ MAX_BLAMED = 50  # slices of one request
 MAX_SECONDS = 1e9  # 30 years: more is no time that anything took
 MAX_MOMENT_S = 32_503_680_000.0  # the year 3000
 TIMES = ("total", "running", "waiting", "queued", "longest_slice")
-OTHER_SITES = "(other sites)"
 OTHER_WORKERS = "(other workers)"
 
 SiteKey = tuple[str, str, int, int, bool]  # file, function, its first line, line or 0, innocent

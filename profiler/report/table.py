@@ -43,12 +43,14 @@ class Table(Generic[Key, Value]):
         self.rest: dict[Key, Value] = {}
         self.merged = 0  # entries that went into the rest; one that came back and went again counts twice
         self.lightest: Weight = (0.0, 0.0)  # no entry that is missing is heavier
+        self.came_merged = False  # some of the rest came as such: of what was in that, `lightest` says nothing
 
     def at(self, key: Key) -> Value:
         """The entry of this key, to be added to."""
         entry = self.entries.get(key)
         if entry is None:
             if self._rest_of(key) == key:
+                self.came_merged = True
                 return self.rest.setdefault(key, self._new())
             if len(self.entries) >= 2 * self._wanted:
                 self.shrink()

@@ -6,7 +6,7 @@ from typing import Any
 
 from profiler.causes import Verdict
 from profiler.frames import Place
-from profiler.model import Slice, Span
+from profiler.model import OTHER_SITES, Slice, Span
 from profiler.sites import HUB_ROUTE, MAX_ROUTES, MAX_SITES, Finding, SiteTable
 from profiler.usage import Usage
 
@@ -64,10 +64,13 @@ def test_a_site_keeps_a_bounded_number_of_routes() -> None:
     assert (len(site["routes"]), site["count"]) == (MAX_ROUTES, MAX_ROUTES + 5)
 
 
-def test_sites_beyond_the_bound_are_counted() -> None:
-    *kept, dropped = sites(*(found(BLOCKING, {12: 0.03}, function=f"f{number}") for number in range(MAX_SITES + 3)))
+def test_sites_beyond_the_bound_are_one_that_loses_no_harm() -> None:
+    findings = [found(BLOCKING, {12: 0.03}, function=f"f{number}") for number in range(MAX_SITES + 3)]
+    *kept, rest, innocent = sites(*findings, found(STARVED, {12: 0.03}, function="g"))
     assert len(kept) == MAX_SITES
-    assert dropped == {"type": "dropped", "count": 3}
+    assert (rest["key"], rest["count"], rest["victims"]) == (["", OTHER_SITES, 0, 0, False], 3, 6)
+    assert (rest["lines"], rest["stack"]) == ([], [])
+    assert innocent["key"] == ["", OTHER_SITES, 0, 0, True]
 
 
 def test_what_was_taken_is_not_taken_again() -> None:

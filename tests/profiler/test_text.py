@@ -93,6 +93,7 @@ def test_sites_without_a_row_of_their_own_are_counted_under_the_others(tmp_path:
     assert (rest["function"], rest["file"]) == ("(other sites)", "")
     assert sum(site["count"] for site in report["sites"]) == 10 + 2 * MAX_SITES + 50
     assert report["sites"][0]["function"] == "fetch_rate"
+    assert f"{MAX_SITES + 53:,} more sites in one row, none of which gave more than 1.0 ms of harm" in rest["advice"]
     shown = text.render(report)
     assert "(other sites)" not in shown
     assert f"  and some {2 * MAX_SITES + 50 - 3:,} more lines, " in shown
