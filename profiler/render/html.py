@@ -21,6 +21,7 @@ _HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 _POLICY = (
     f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'"
 )
+TOP_ROUTES = 3  # of a site: further ones are shown when asked for
 _PARTS = ("total", "running", "waiting", "queued", "longest_slice")
 
 
@@ -89,11 +90,12 @@ def _site(site: dict[str, Any], most_harm_ms: float) -> str:
         f"<pre>{_text(site['source'])}</pre>" if site["source"] else "",
         f'<div class="todo">&rarr; {_text(site["advice"])}</div>' if site["advice"] else "",
         f"<div>{_text(allowed_text(site['allowed']))}</div>" if site.get("allowed") else "",
-        f'<div class="dim">in {_text(", ".join(site["routes"]))}</div>' if site["routes"] else "",
+        f'<div class="dim">in {_text(", ".join(site["routes"][:TOP_ROUTES]))}</div>' if site["routes"] else "",
     ]
+    if len(site["routes"]) > TOP_ROUTES:
+        where.append(_folded(f"and {len(site['routes']) - TOP_ROUTES} more routes", site["routes"][TOP_ROUTES:]))
     if site["stack"]:
-        stack = "\n".join(_text(frame) for frame in site["stack"])
-        where.append(f"<details><summary>stack, outermost first</summary><pre>{stack}</pre></details>")
+        where.append(_folded("stack, outermost first", site["stack"]))
     cause = site["cause"] + (", not to blame" if site["innocent"] else "")
     cells = [
         _cell(str(site["rank"]), sort_by=f"{site['rank']:09}"),
@@ -104,6 +106,11 @@ def _site(site: dict[str, Any], most_harm_ms: float) -> str:
         *(_numeric(busy[name]) for name in ("p50", "p99", "max")),
     ]
     return f"<tr{' class=innocent' if site['innocent'] else ''}>{''.join(cells)}</tr>"
+
+
+def _folded(summary: str, lines: Sequence[str]) -> str:
+    shown = "\n".join(_text(line) for line in lines)
+    return f"<details><summary>{summary}</summary><pre>{shown}</pre></details>"
 
 
 def _routes(routes: Sequence[dict[str, Any]]) -> list[str]:

@@ -117,7 +117,8 @@ def _site(number: int, site: dict[str, Any]) -> list[str]:
     if site["source"]:
         lines.append(f"     {site['source']}")
     each = f"{_ms(busy['p50'])} (longest {_ms(busy['max'])}), {_ms(busy['total'])} in all"
-    lines.append(f"   {_many(site['count'], 'time')}, each {each}; in {_short(site['routes'])}")
+    held = f"   {_many(site['count'], 'time')}, each {each}; in "
+    lines.append(held + _short(site["routes"], WIDTH - len(held)))
     lines += _wrap(f"-> {site['advice']}", "   ", "      ")
     allowed = site.get("allowed")
     return [*lines, *_wrap(allowed_text(allowed), "   ", "      ")] if allowed else lines
@@ -184,8 +185,14 @@ def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def _short(routes: list[str]) -> str:
-    return ", ".join(routes[:2]) + (f" and {len(routes) - 2} more" if len(routes) > 2 else "")
+def _short(routes: list[str], width: int) -> str:
+    """The first two if they fit, else one; and how many more there are."""
+    for shown in (2, 1):
+        more = f" and {len(routes) - shown} more" if len(routes) > shown else ""
+        named = ", ".join(routes[:shown])
+        if len(named) + len(more) <= width:
+            break
+    return _cut(named, width - len(more)) + more
 
 
 def short_path(path: str) -> str:

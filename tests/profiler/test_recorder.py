@@ -95,9 +95,9 @@ def test_a_route_in_use_has_room_whatever_paths_strangers_make_up() -> None:
 
     def crowd(number: int) -> list[Span]:
         made_up = [finished(f"GET /{number}/{path}") for path in range(5 * MAX_ROUTES)]
-        return [span for one in made_up for span in (one, finished("POST /order"))]
+        return [*made_up, *(finished("POST /order") for _ in made_up)]
 
-    first = hand_over(recorder, *[finished(f"GET /early/{path}") for path in range(MAX_ROUTES)], *crowd(1))
+    first = hand_over(recorder, *crowd(1))
     assert "POST /order" not in first, "it came when there was no room any more"
     for number in (2, 3):
         routes = hand_over(recorder, *crowd(number))

@@ -97,3 +97,16 @@ def test_sites_without_a_row_of_their_own_are_counted_under_the_others(tmp_path:
     shown = text.render(report)
     assert "(other sites)" not in shown
     assert f"  and some {2 * MAX_SITES + 50 - 3:,} more lines, " in shown
+
+
+def test_routes_that_do_not_fit_the_line_are_counted_on_it() -> None:
+    report = report_on(EXAMPLE)
+    site = report["sites"][0]
+    for routes, shown in (
+        (["GET /a", "GET /b", "GET /c"], "GET /a, GET /b and 1 more"),
+        (["GET /a/route/that/is/long", "GET /another"], "GET /a/route/that/is/long and 1 more"),
+        (["GET /a/route/that/is/longer/than/" + "the/line" * 9, "GET /b"], "GET /a/route/that/is/lon... and 1 more"),
+        ([], ""),
+    ):
+        site["routes"] = routes
+        assert f"186 ms in all; in {shown}\n" in text.render(report)

@@ -98,8 +98,11 @@ def without_a_cpu_s() -> float:
     """For how long this process's threads were ready, but had to wait for others."""
     waits_ns = 0
     for path in glob.glob("/proc/self/task/*/schedstat"):
-        with open(path) as file:
-            waits_ns += int(file.read().split()[1])
+        try:
+            with open(path) as file:
+                waits_ns += int(file.read().split()[1])
+        except (FileNotFoundError, ProcessLookupError):  # a thread of the session has just ended
+            pass
     return waits_ns / 1e9
 
 
