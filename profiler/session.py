@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gevent import get_hub
+from gevent import get_hub, getcurrent
 
 from profiler import hook as hooks
 from profiler.calibration import Costs, calibrate
@@ -118,6 +118,10 @@ class Session:
     def path(self) -> str | None:
         """Of the file that is written now; None if there is none."""
         return None if self._writer is None else self._writer.path
+
+    def working_for(self) -> Span | None:
+        """The request that the current greenlet works for: its own, or that of whoever spawned it. None: neither."""
+        return self.peek()[2] or getattr(getcurrent(), hooks._INHERITED, None)  # noqa: SLF001 - of the same package
 
     def _start(self) -> None:
         self._hook.install()

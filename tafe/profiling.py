@@ -2,6 +2,7 @@
 
 What a request is called: a `tafe.App` names its own template; for any other application the path stands for the route,
 with the parts that look like identifiers replaced (profiler/routes.py).
+While it runs it also knows which request a greenlet works for (`lifecycle.origin`), spawned ones included.
 `start`, `stop` and `report` are for the worker and the command line; the observer is for the server.
 """
 
@@ -16,6 +17,7 @@ from profiler import why_interpreted
 from profiler.report import FORMATS as REPORT_FORMATS
 from profiler.report import run as run_report
 from profiler.routes import Routes
+from tafe import lifecycle
 from tafe.errors import UsageError
 
 _session: profiler.Session | None = None
@@ -50,12 +52,19 @@ def start(directory: str, slow_slice_ms: float) -> SpanObserver:
         )
     except profiler.ProfilerError as error:
         raise _usage(error) from error
+    lifecycle.add_teller(_origin)
     return SpanObserver(_session)
+
+
+def _origin() -> lifecycle.Origin | None:
+    span = _session.working_for() if _session is not None else None
+    return None if span is None else lifecycle.Origin(span.route, span.request_id)
 
 
 def stop() -> None:
     """Write what is left; nothing if it was not started."""
     global _session  # noqa: PLW0603
+    lifecycle.remove_teller(_origin)
     if _session is not None:
         _session.close()
         _session = None

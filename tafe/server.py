@@ -26,6 +26,7 @@ from typing import Any, Final
 import gevent
 from gevent.server import StreamServer
 
+from tafe import lifecycle
 from tafe.body import EMPTY
 from tafe.connection import Connection
 from tafe.deadlines import NEVER, Deadlines
@@ -150,6 +151,7 @@ class WSGIServer(Shared, StreamServer):
         if self.socket.family in _NODELAY_FAMILIES:
             self.socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)  # accepted sockets inherit it
         if self._second is None:
+            lifecycle.add_teller(self._origin)
             self._second = self.loop.timer(1.0, 1.0, ref=False)
             self._second.start(self._renew_own_lines)
             # Just before the next poll, after gevent's own watcher of this kind, which runs the callbacks: what was
@@ -189,6 +191,7 @@ class WSGIServer(Shared, StreamServer):
             connection.close()
         self.deadlines.stop()
         self.greenlets.close()
+        lifecycle.remove_teller(self._origin)
         if self._second is not None:
             self._second.stop()
             self._second.close()
@@ -253,6 +256,16 @@ class WSGIServer(Shared, StreamServer):
     def requests(self) -> int:
         """Requests answered or given up; one whose body is still coming counts already."""
         return self.request_number - self.in_flight - len(self.waiting)
+
+    def _origin(self) -> lifecycle.Origin | None:
+        """For `lifecycle.origin`: the request that the current greenlet answers."""
+        current = gevent.getcurrent()
+        for connection in self._connections if gevent.get_hub() is self.hub else ():
+            if connection.exchange is not None and connection.exchange.greenlet is current:
+                environ = connection.exchange.environ
+                route = environ.get("tafe.route") or f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+                return lifecycle.Origin(route, environ["tafe.request_id"])
+        return None
 
     def forget(self, connection: Connection | TlsRelay) -> None:
         """A connection was closed."""

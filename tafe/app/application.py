@@ -193,6 +193,8 @@ class App:
         request = Request(environ, route, params, self._max_body_bytes)
         if "tafe.span" in environ:
             environ["tafe.span"].route = route.label
+        else:
+            environ["tafe.route"] = route.label  # for the log of slow queries
         try:
             answer = self._answer(request) if self._before else route.call(request)
             if type(answer) is dict and not self._after and method != "HEAD":

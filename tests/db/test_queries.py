@@ -380,6 +380,12 @@ def test_repr_shows_the_state_in_one_line_without_user_and_password(any_url: str
         {"connect_timeout_s": -1},
         {"read_timeout_s": None},
         {"read_timeout_s": float("nan")},
+        {"max_lifetime_s": 0},
+        {"max_lifetime_s": 0.5},
+        {"max_idle_s": float("inf")},
+        {"max_idle_s": "60"},
+        {"slow_query_s": 0},
+        {"slow_query_s": True},
     ],
 )
 def test_a_setting_out_of_bounds_says_what_is_allowed(sqlite_url: str, connect: Any, setting: dict[str, Any]) -> None:
