@@ -101,7 +101,7 @@ class Database(Pooled):
         `min_size`: connections kept from `open()` on; `max_size`: most at any time, a worker.
         `acquire_timeout_s`: longest wait for a connection; then `PoolTimeout` (`DatabaseUnavailable` if connects fail).
         `connect_timeout_s`: longest attempt to connect. `read_timeout_s`: longest wait for a statement's whole answer;
-        then `QueryTimeout`, and the statement is ended in the database too. Long reports have a `timeout_s` of their own.
+        then `QueryTimeout`, the statement is ended in the database too. Long reports have a `timeout_s` of their own.
         `max_lifetime_s`: a connection is replaced when it is so old, give or take a tenth; `max_idle_s`: one above
         `min_size` is closed when nobody has used it for so long; None: never.
         `slow_query_s`: statements that take so long are logged, without their values; None: none is.
@@ -210,13 +210,7 @@ def _driver(target: MySQLTarget | SQLiteTarget, name: str, settings: _Settings) 
     connect_timeout_s, read_timeout_s = settings.connect_timeout_s, settings.read_timeout_s
     if isinstance(target, MySQLTarget):
         return MySQLDriver(target, name=name, connect_timeout_s=connect_timeout_s, read_timeout_s=read_timeout_s)
-    return SQLiteDriver(
-        target,
-        name=name,
-        max_size=settings.limits.max_size,
-        connect_timeout_s=connect_timeout_s,
-        read_timeout_s=read_timeout_s,
-    )
+    return SQLiteDriver(target, name=name, connect_timeout_s=connect_timeout_s, read_timeout_s=read_timeout_s)
 
 
 def _source(driver: Driver, name: str, settings: _Settings) -> Source:

@@ -1,65 +1,91 @@
 """SQLite on native threads, so that the hub never waits for a file.
 
-Each call runs in a thread of the driver's own pool, which has one thread a pooled connection: a connection in use
-always finds its thread free, and slow statements do not hold up what shares gevent's default pool (name look-ups,
-offloaded work). Rows are fetched and made into dicts in the thread.
+Each connection has a thread of its own (`native.py`), which opens it, runs its statements and closes it
+(`sqlite_file.py`): a slow statement holds up nobody else's, and a connection is used again only when its thread has
+left it. Rows are fetched and made into dicts in the thread, a batch in a turn, so that a long result does not keep
+short ones waiting.
 
 Connections: WAL, so that readers do not wait for the writer; autocommit, transactions begin IMMEDIATE (a
 transaction that reads first and writes later would fail with "database is locked" instead of waiting); foreign keys
-on, as in MySQL. A statement that outlives `read_timeout_s`, or whose greenlet is killed, is interrupted;
-its connection is closed when its thread has left it, never before (SQLite would crash).
+on, as in MySQL. A statement that outlives its time-out is interrupted: `QueryTimeout`, and the connection is as good as
+before. Where the thread does not leave SQLite soon (a file system that hangs), or the greenlet was killed, the
+connection is given up: closed when its thread has left it, never before (SQLite would crash), and in use until then,
+so that no more than the pool's `max_size` threads ever hang. A connection must not be used across a fork (sqlite.org,
+"How To Corrupt An SQLite Database File", 2.6): a child makes its own and leaves its parent's as they are.
 Dates become ISO 8601 text and decimals text on the way in; SQLite has neither.
 """
 
 from __future__ import annotations
 
-import datetime
-import decimal
+import logging
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any, TypeVar, cast
-from urllib.parse import quote
+from time import monotonic
+from typing import Any, NamedTuple, TypeVar, cast
 
 import gevent
-from gevent.threadpool import ThreadPool
 
 from tafe.db import sql as sql_
 from tafe.db.driver import Connection, ConnectionLost, Result, Row
+from tafe.db.native import Call, Thread, Threads
+from tafe.db.sqlite_file import BUSY, File, bound
 from tafe.db.url import SQLiteTarget
-from tafe.errors import DatabaseUnavailable, IntegrityError, QueryError
+from tafe.errors import DatabaseUnavailable, IntegrityError, QueryError, QueryTimeout
+
+log = logging.getLogger("tafe.db")
 
 T = TypeVar("T")
 
-# How long a statement waits for another writer: half of read_timeout_s, so that it is reported as what it is.
+# How long a statement waits for another writer: half of its time-out, so that it is reported as what it is.
 _BUSY_SHARE = 0.5
-# sqlite3_interrupt does nothing if the thread is not in SQLite yet, so it is repeated until the thread has left.
-_INTERRUPT_EVERY_S = 0.02
-# A thread that had nothing to do for so long ends, so a closed database leaves none behind; a new one takes 0.1 ms.
-_THREAD_IDLE_S = 5.0
+# sqlite3_interrupt does nothing if the thread is not in SQLite yet, so it is repeated until the thread has left: often
+# at first, since most leave in a millisecond, then ever less, since one that hangs in the kernel may for hours.
+_FIRST_INTERRUPT_S = 0.01
+_LONGEST_INTERRUPT_S = 1.0
+# Until a statement that was interrupted must have ended: SQLite looks up every few thousand instructions of its own,
+# but sleeps up to 0.1 s at a time while it waits for another writer.
+_LEAVE_S = 0.15
+# A thread that has not left for so long is told of in the log: its connection is missing from the pool.
+_STUCK_S = 5.0
 # Rows of execute_many taken at a time; making and binding so many takes a few milliseconds.
 _ROWS_AT_ONCE = 1000
-_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_ADAPT: dict[type, Callable[[Any], str]] = {
-    datetime.datetime: lambda value: value.isoformat(" "),
-    datetime.date: lambda value: value.isoformat(),
-    decimal.Decimal: str,
-}
+# Connections that a child process has from its parent: closing them would do harm to the parent's, so they are kept.
+_inherited: list[File] = []
+
+
+class _Deadline(NamedTuple):
+    """A statement's time-out, who set it, and when it is over (monotonic)."""
+
+    setting: str
+    timeout_s: float
+    at_s: float
+
+    @property
+    def shown(self) -> str:
+        return f"no answer within {self.setting}={self.timeout_s:g}"
+
+
+class _LateError(Exception):
+    """A statement's time was over before it, or the rest of its rows, had a turn."""
+
+
+def _busy_ms(timeout_s: float) -> int:
+    return int(timeout_s * _BUSY_SHARE * 1000)
 
 
 class SQLiteDriver:
     """Makes connections to one file; see `driver.Driver`."""
 
-    def __init__(
-        self, target: SQLiteTarget, *, name: str, max_size: int, connect_timeout_s: float, read_timeout_s: float
-    ) -> None:
+    def __init__(self, target: SQLiteTarget, *, name: str, connect_timeout_s: float, read_timeout_s: float) -> None:
         self._target = target
         self._name = name
-        self._max_size = max_size
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
-        self._threads: Any = None  # made at first use: a hub's pool, and the hub exists only after the fork
+        self._threads: Threads | None = None  # made at first use: the hub exists only after the fork
+        self._late = 0  # attempts to open that have not returned in time
 
     @property
     def shown(self) -> str:
@@ -68,49 +94,36 @@ class SQLiteDriver:
     compile = staticmethod(sql_.for_sqlite)
 
     def connect(self) -> Connection:
-        if self._threads is None:
-            self._threads = ThreadPool(self._max_size, idle_task_timeout=_THREAD_IDLE_S)
-        job = self._threads.spawn(_guarded, self._open)
-        job.wait(self._connect_timeout_s)
-        if not job.ready():
-            job.rawlink(_close_late)
-            raise DatabaseUnavailable(f"the file did not open within connect_timeout_s={self._connect_timeout_s:g}")
-        raw, error = job.get()
-        if error is not None:
-            raise DatabaseUnavailable(self._why(error)) from None
-        return SQLiteConnection(raw, self._threads, self._name, self._read_timeout_s)
-
-    def _open(self) -> sqlite3.Connection:
-        """Runs in a thread."""
-        target = self._target
-        raw = sqlite3.connect(
-            f"file:{quote(os.path.abspath(target.path))}?mode={target.mode}",
-            uri=True,
-            timeout=self._read_timeout_s * _BUSY_SHARE,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        threads = self._threads
+        if threads is None or not threads.here:
+            threads = self._threads = Threads()
+            self._late = 0
+        if self._late:
+            raise DatabaseUnavailable(f"{self._target.path} hangs: {self._late} earlier attempts to open it go on")
+        thread = Thread(threads)
+        call = thread.submit(File.open, self._target, _busy_ms(self._connect_timeout_s))
         try:
-            if target.mode != "ro":
-                self._use_wal(raw)
-                # With WAL a crash of the process loses nothing, a power cut perhaps the last commits.
-                raw.execute("PRAGMA synchronous=NORMAL")
-            raw.execute("PRAGMA foreign_keys=ON")
-            raw.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()  # is it a database at all?
+            opened = threads.wait(call, self._connect_timeout_s)
         except BaseException:
-            raw.close()
+            gevent.spawn(self._close_late, threads, thread, call)
             raise
-        return raw
+        if not opened:
+            gevent.spawn(self._close_late, threads, thread, call)
+            raise DatabaseUnavailable(f"the file did not open within connect_timeout_s={self._connect_timeout_s:g}")
+        if call.error is not None:
+            thread.end()
+            raise DatabaseUnavailable(self._why(call.error)) from None
+        return SQLiteConnection(call.value, threads, thread, self._name, self._read_timeout_s)
 
-    def _use_wal(self, raw: sqlite3.Connection) -> None:
-        try:
-            raw.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            # Busy: another connection is at it. The mode belongs to the file, so this one will have it as well.
-            if error.sqlite_errorcode & 0xFF not in _BUSY:
-                raise
+    def _close_late(self, threads: Threads, thread: Thread, opening: Call) -> None:
+        self._late += 1
+        threads.wait(opening, None)
+        if opening.error is None:
+            threads.wait(thread.submit(opening.value.close), None)
+        thread.end()
+        self._late -= 1
 
-    def _why(self, error: Exception) -> str:
+    def _why(self, error: BaseException) -> str:
         path = self._target.path
         folder = os.path.dirname(os.path.abspath(path))
         if not os.path.isdir(folder):
@@ -123,140 +136,152 @@ class SQLiteDriver:
 class SQLiteConnection:
     """One connection; see `driver.Connection`."""
 
-    def __init__(self, raw: sqlite3.Connection, threads: Any, name: str, read_timeout_s: float) -> None:
+    def __init__(self, file: File, threads: Threads, thread: Thread, name: str, read_timeout_s: float) -> None:
         self.last_used_s = self.taken_s = self.retire_at_s = 0.0
-        self._raw = raw
+        self._file = file
         self._threads = threads
+        self._thread = thread
         self._name = name
         self._read_timeout_s = read_timeout_s
-        self._job: Any = None  # the call that a thread may still be in
+        self._call: Call | None = None  # one that its thread may still be in
 
     @property
     def in_transaction(self) -> bool:
-        return self._raw.in_transaction
+        return self._file.in_transaction
 
     @property
     def clean(self) -> bool:
-        return not self._raw.in_transaction
+        return not self._file.in_transaction
 
     def rows(
         self, statement: sql_.Statement, params: Sequence[Any], limit: int | None, timeout_s: float | None
     ) -> list[Row]:
-        text, values = _bound(statement, params)
-        return self._call(timeout_s, self._fetch, text, values, limit)
+        text, values = bound(statement, params)
+        deadline = self._deadline(timeout_s)
+        rows, names = self._run(deadline, self._file.first_rows, text, values, limit, in_turn=statement.is_read)
+        while self._file.has_more:
+            rows += self._run(deadline, self._file.more_rows, names, limit and limit - len(rows), in_turn=True)
+        return rows
 
     def execute(self, statement: sql_.Statement, params: Sequence[Any], timeout_s: float | None) -> Result:
-        text, values = _bound(statement, params)
-        return self._call(timeout_s, self._execute, text, values)
+        text, values = bound(statement, params)
+        return self._run(self._deadline(timeout_s), self._file.execute, text, values)
 
     def execute_many(self, statement: sql_.Statement, rows: Iterable[Sequence[Any]], timeout_s: float | None) -> int:
         rowcount = 0
         remaining = iter(rows)
         while some := list(islice(remaining, _ROWS_AT_ONCE)):
-            rowcount += self._call(timeout_s, self._execute_many, statement, some)
+            rowcount += self._run(self._deadline(timeout_s), self._file.execute_many, statement, some)
         return rowcount
 
     def begin(self) -> None:
-        self._call(None, self._execute, "BEGIN IMMEDIATE", ())
+        self._run(self._deadline(None), self._file.execute, "BEGIN IMMEDIATE", ())
 
     def commit(self) -> None:
-        self._call(None, self._execute, "COMMIT", ())
+        self._run(self._deadline(None), self._file.execute, "COMMIT", ())
 
     def rollback(self) -> None:
-        if self._raw.in_transaction:  # some errors end the transaction
-            self._call(None, self._execute, "ROLLBACK", ())
+        if self._file.in_transaction:  # some errors end the transaction
+            self._run(self._deadline(None), self._file.execute, "ROLLBACK", ())
 
     def ping(self) -> None:
-        """A file does not hang up."""
+        self._check_here()  # a file does not hang up
 
     def close(self) -> None:
-        self._threads.spawn(_guarded, self._raw.close).wait(self._read_timeout_s)
+        if self._threads.here:
+            closing = self._thread.submit(self._file.close)
+            self._thread.end()
+            self._threads.wait(closing, self._read_timeout_s)
+        else:
+            _inherited.append(self._file)
 
     def abandon(self, gone: Callable[[], None]) -> None:
         gevent.spawn(self._leave, gone)
 
     def _leave(self, gone: Callable[[], None]) -> None:
-        if self._job is not None:
-            while not self._job.ready():
-                self._raw.interrupt()
-                self._job.wait(_INTERRUPT_EVERY_S)
-        self._threads.spawn(_guarded, self._raw.close).wait()
+        if self._threads.here:
+            if self._call is not None and not self._threads.withdraw(self._call):
+                self._interrupt(self._call)
+            closing = self._thread.submit(self._file.close)
+            self._thread.end()
+            self._threads.wait(closing, None)
+        else:
+            _inherited.append(self._file)
         gone()
 
-    def _call(self, timeout_s: float | None, function: Callable[..., T], *args: Any) -> T:
-        setting = "read_timeout_s" if timeout_s is None else "timeout_s"
+    def _interrupt(self, call: Call) -> None:
+        """Wait until the thread has left a call, however long it takes."""
+        tell_at_s, pause_s = monotonic() + _STUCK_S, _FIRST_INTERRUPT_S
+        self._file.interrupt()
+        while not self._threads.wait(call, pause_s):
+            self._file.interrupt()
+            pause_s = min(_LONGEST_INTERRUPT_S, 2 * pause_s)
+            if monotonic() > tell_at_s:
+                tell_at_s = math.inf
+                log.warning(
+                    "database %s: a statement does not end although it was interrupted; until it does, the pool has"
+                    " one connection less",
+                    self._name,
+                )
+
+    def _deadline(self, timeout_s: float | None) -> _Deadline:
         if timeout_s is None:
-            timeout_s = self._read_timeout_s
-        self._job = self._threads.spawn(_guarded, function, *args)
-        self._job.wait(timeout_s)
-        if not self._job.ready():
-            why = f"no answer within {setting}={timeout_s:g}"
-            raise ConnectionLost(f"database {self._name} is unavailable", detail=why, sent=True, timed_out=True)
-        value, error = self._job.get()
-        self._job = None
-        if error is not None:
-            raise self._translated(error) from None
-        return cast(T, value)
+            return _Deadline("read_timeout_s", self._read_timeout_s, monotonic() + self._read_timeout_s)
+        return _Deadline("timeout_s", timeout_s, monotonic() + timeout_s)
 
-    # These run in a thread
+    def _run(self, deadline: _Deadline, function: Callable[..., T], *args: Any, in_turn: bool = False) -> T:
+        self._check_here()
+        call = self._call = self._thread.submit(self._perform, deadline, function, args, in_turn=in_turn)
+        if not self._threads.wait(call, deadline.at_s - monotonic()):
+            call = self._stop(call, deadline)
+        self._call = None
+        if call.error is not None:
+            raise self._translated(call.error, deadline) from None
+        return cast(T, call.value)
 
-    def _fetch(self, text: str, values: Sequence[Any], limit: int | None) -> list[Row]:
-        cursor = self._raw.execute(text, values)
-        rows = cursor.fetchall() if limit is None else cursor.fetchmany(limit)
-        names = [column[0] for column in cursor.description or ()]
-        cursor.close()
-        return [dict(zip(names, row, strict=False)) for row in rows]
+    def _stop(self, call: Call, deadline: _Deadline) -> Call:
+        """End a call that is late; return it, or the one that ran in its place."""
+        if self._threads.withdraw(call):
+            call = self._call = self._thread.submit(self._too_late)
+        patience_s = monotonic() + _LEAVE_S
+        self._file.interrupt()
+        while not self._threads.wait(call, _FIRST_INTERRUPT_S):
+            if monotonic() > patience_s:
+                raise ConnectionLost(self._unavailable, detail=deadline.shown, sent=True, timed_out=True)
+            self._file.interrupt()
+        return call
 
-    def _execute(self, text: str, values: Sequence[Any]) -> Result:
-        cursor = self._raw.execute(text, values)
-        returned = cursor.fetchall()  # a statement is done only when its last row is read
-        rowcount = max(cursor.rowcount, len(returned))
-        last_id = cursor.lastrowid if rowcount else None
-        cursor.close()
-        return Result(rowcount, last_id or 0)
+    # These two run in the thread
 
-    def _execute_many(self, statement: sql_.Statement, rows: list[Sequence[Any]]) -> int:
-        for row in rows:
-            sql_.check(statement, row)
-        cursor = self._raw.executemany(statement.text, (tuple(map(_adapted, row)) for row in rows))
-        rowcount = cursor.rowcount
-        cursor.close()
-        return max(rowcount, 0)
+    def _perform(self, deadline: _Deadline, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        try:
+            self._file.wait_for_locks(_busy_ms(deadline.timeout_s))
+            return function(*args)
+        except BaseException:
+            self._file.finish()
+            raise
 
-    def _translated(self, error: Exception) -> Exception:
+    def _too_late(self) -> None:
+        self._file.finish()
+        raise _LateError
+
+    def _check_here(self) -> None:
+        if not self._threads.here:
+            why = "the connection belongs to the process that this one was forked from"
+            raise ConnectionLost(self._unavailable, detail=why, sent=False)
+
+    @property
+    def _unavailable(self) -> str:
+        return f"database {self._name} is unavailable"
+
+    def _translated(self, error: BaseException, deadline: _Deadline) -> BaseException:
         code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_INTERRUPT or isinstance(error, _LateError):
+            return QueryTimeout(self._unavailable, detail=deadline.shown)
         if isinstance(error, QueryError):
             return error
-        if code is not None and code & 0xFF in _BUSY:
+        if code is not None and code & 0xFF in BUSY:
             return DatabaseUnavailable(f"database {self._name} is busy", detail="another writer holds its lock")
         if isinstance(error, sqlite3.IntegrityError):
             return IntegrityError(str(error), number=code)
         return QueryError(str(error), number=code)
-
-
-def _guarded(function: Callable[..., Any], *args: Any) -> tuple[Any, Exception | None]:
-    """Return what a call returned or raised: gevent prints exceptions that leave a thread."""
-    try:
-        return function(*args), None
-    except Exception as error:  # noqa: BLE001  (handed to the greenlet that asked)
-        return None, error
-
-
-def _close_late(job: Any) -> None:
-    raw, _ = job.get()
-    if raw is not None:
-        raw.close()
-
-
-def _bound(statement: sql_.Statement, params: Sequence[Any]) -> tuple[str, Sequence[Any]]:
-    for value in params:
-        kind = value.__class__
-        if kind in _ADAPT or kind in sql_.LIST_TYPES:
-            text, values = sql_.expanded(statement, params)
-            return text, [_adapted(value) for value in values]
-    return statement.text, params
-
-
-def _adapted(value: Any) -> Any:
-    adapt = _ADAPT.get(value.__class__)
-    return value if adapt is None else adapt(value)

@@ -1,32 +1,23 @@
-"""SQLite on threads: the hub never waits, and a connection is touched by one thread at a time."""
+"""SQLite: files, locks, time-outs and results; a connection is used by one thread at a time."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import sqlite3
-import time
 from typing import TYPE_CHECKING, Any
 
 import gevent
 import pytest
 
-from tafe.errors import DatabaseUnavailable, QueryError
+from tafe.errors import DatabaseUnavailable, QueryError, QueryTimeout
+from tests.db.sqlite_inside import ENDLESS, connection_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tafe.db import Database
-
-ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) AS c FROM n"
-
-
-def settled(database: Database) -> None:
-    """Wait until every abandoned connection's thread has left it."""
-    with gevent.Timeout(5):
-        while database.stats.in_use:
-            gevent.sleep(0.002)
 
 
 @pytest.fixture
@@ -39,63 +30,57 @@ def test_connections_use_wal_and_foreign_keys(database: Database) -> None:
     assert database.fetch_one("PRAGMA foreign_keys") == {"foreign_keys": 1}
 
 
-def test_the_hub_runs_while_a_statement_does(sqlite_url: str, connect: Callable[..., Database]) -> None:
-    database = connect(sqlite_url, read_timeout_s=0.2)
-    ticks = []
-
-    def tick() -> None:
-        while True:
-            ticks.append(time.monotonic())
-            gevent.sleep(0.005)
-
-    ticker = gevent.spawn(tick)
-    with pytest.raises(DatabaseUnavailable, match=r"no answer within read_timeout_s=0\.2"):
-        database.fetch_one(ENDLESS)
-    ticker.kill()
-    assert len(ticks) > 10
-    settled(database)
-
-
-def test_a_statement_that_is_too_slow_is_interrupted_and_its_connection_not_used_again(
+def test_a_statement_that_is_too_slow_is_interrupted_and_its_connection_kept(
     sqlite_url: str, connect: Callable[..., Database]
 ) -> None:
     database = connect(sqlite_url, min_size=1, max_size=1, read_timeout_s=0.05)
-    with pytest.raises(DatabaseUnavailable, match="no answer"):
+    with pytest.raises(QueryTimeout, match=r"no answer within read_timeout_s=0\.05"):
         database.fetch_one(ENDLESS)
+    with pytest.raises(QueryTimeout, match=r"no answer within timeout_s=0\.02"):
+        database.execute(ENDLESS, timeout_s=0.02)
     assert database.fetch_one("SELECT 1 AS a") == {"a": 1}
-    assert (database.stats.discarded, database.stats.created) == (1, 2)
+    assert (database.stats.discarded, database.stats.created) == (0, 1)
 
 
-def test_a_greenlet_killed_in_mid_statement_frees_its_slot_only_when_the_thread_has_left(
-    database: Database,
-) -> None:
-    greenlet = gevent.spawn(database.fetch_one, ENDLESS)
-    while not database.stats.in_use:
-        gevent.sleep(0.001)
-    gevent.sleep(0.02)
-    greenlet.kill()
-    assert database.stats.in_use == 1  # the thread may still be in it
-    settled(database)
-    assert database.stats.discarded == 1
-    assert database.fetch_one("SELECT 2 AS a") == {"a": 2}
+def test_a_statement_of_a_transaction_that_is_too_slow_leaves_the_transaction_as_it_was(database: Database) -> None:
+    database.execute("CREATE TABLE t (a INTEGER)")
+    with database.transaction() as tx:
+        tx.execute("INSERT INTO t VALUES (1)")
+        with pytest.raises(QueryTimeout):
+            tx.fetch_one(ENDLESS, timeout_s=0.02)
+        tx.execute("INSERT INTO t VALUES (2)")
+    assert database.fetch_all("SELECT a FROM t") == [{"a": 1}, {"a": 2}]
+    assert database.stats.discarded == 0
 
 
-def test_a_killed_transaction_is_rolled_back_and_its_lock_released(database: Database) -> None:
+def test_a_change_that_is_ended_in_a_transaction_undoes_the_transaction(database: Database) -> None:
     database.execute("CREATE TABLE t (a INTEGER)")
 
     def change() -> None:
         with database.transaction() as tx:
             tx.execute("INSERT INTO t VALUES (1)")
-            tx.fetch_one(ENDLESS)
+            with pytest.raises(QueryTimeout):
+                tx.execute(f"INSERT INTO t {ENDLESS}", timeout_s=0.02)
 
-    greenlet = gevent.spawn(change)
-    while not database.stats.in_use:
-        gevent.sleep(0.001)
-    gevent.sleep(0.05)
-    greenlet.kill()
-    settled(database)
-    assert database.execute("INSERT INTO t VALUES (2)").rowcount == 1
-    assert database.fetch_all("SELECT a FROM t") == [{"a": 2}]
+    with pytest.raises(QueryError, match="ended by the database"):
+        change()
+    assert database.fetch_all("SELECT a FROM t") == []
+    assert (database.stats.discarded, database.stats.in_use) == (0, 0)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 255, 256, 257, 512, 1000])
+@pytest.mark.parametrize("sql", ["SELECT", "INSERT INTO t SELECT"])
+def test_a_result_is_whole_however_many_batches_it_takes(database: Database, rows: int, sql: str) -> None:
+    database.execute("CREATE TABLE t (a INTEGER)")
+    numbers = f"value FROM json_each('[{', '.join(map(str, range(rows)))}]')"
+    returning = " WHERE true RETURNING a" if sql.startswith("INSERT") else ""
+    statement = f"{sql} {numbers}{returning}".replace("SELECT value", "SELECT value AS a")
+    expected = [{"a": number} for number in range(rows)]
+    assert database.fetch_one(statement) == (expected[0] if rows else None)
+    assert database.fetch_all(statement) == expected
+    file = connection_of(database)._file
+    assert file._cursor is None  # no statement is left open, which would hold the file's old state
+    assert file.in_transaction is False
 
 
 def test_a_writer_waits_for_another_and_says_so_when_it_took_too_long(
@@ -117,6 +102,23 @@ def test_a_writer_waits_for_another_and_says_so_when_it_took_too_long(
     finally:
         other.close()
     assert database.stats.discarded == 0
+
+
+def test_a_writer_waits_half_its_time_for_another_and_then_says_why(
+    sqlite_url: str, tmp_path: Path, connect: Callable[..., Database]
+) -> None:
+    database = connect(sqlite_url, min_size=1, max_size=1, read_timeout_s=20)
+    database.execute("CREATE TABLE t (a INTEGER)")
+    other = sqlite3.connect(tmp_path / "test.db", isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseUnavailable, match="another writer holds its lock") as caught:
+            database.execute("INSERT INTO t VALUES (1)", timeout_s=0.4)
+        assert not isinstance(caught.value, QueryTimeout)
+        assert database.fetch_one("PRAGMA busy_timeout") == {"timeout": 10_000}  # the next statement has its own
+    finally:
+        other.close()
+    assert (database.stats.discarded, database.stats.created) == (0, 1)
 
 
 def test_a_transaction_that_reads_first_can_still_write(database: Database) -> None:
