@@ -135,7 +135,6 @@ class Arena:
 
     def sample(self) -> Sample:
         """Bring the pool to its full size, let both sides settle, and look."""
-        stats = self.database.stats
         _wait(lambda: not (self.database.stats.in_use or self.database.stats.waiters))
         _wait(self._at_full_strength)
         size = self.database.stats.size
@@ -229,8 +228,8 @@ def _run(arena: Arena, queries: int, legs: int) -> dict[str, Any]:
         arena.leg(queries * leg // legs)
         samples.append(arena.sample())
         say("  ".join(f"{name} {value}" for name, value in dataclasses.asdict(samples[-1]).items()))
-        if arena.problems:
-            break
+        if arena.problems or samples[-1].problems(samples[0]):
+            break  # the other legs would only wait longer for the same
     result = arena.result(samples)
     result["problems"] += errors
     return result
