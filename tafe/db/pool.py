@@ -210,6 +210,7 @@ class Pool:
         except ConnectionLost as lost:
             self.discard(connection, True)
             if lost.timed_out:
+                self.tally.timed_out += 1
                 raise  # the next one would take as long
             return False
         except BaseException:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import pytest
 
+from tafe.db.policy import CHECK_AFTER_IDLE_S, CONNECTS_AT_ONCE
 from tafe.errors import DatabaseUnavailable, PoolTimeout, QueryError
 
 if TYPE_CHECKING:
@@ -251,3 +252,44 @@ def test_use_from_another_thread_is_a_clear_error(single: Database) -> None:
     thread.start()
     thread.join()
     assert "used by another thread" in str(errors[0])
+
+
+def test_a_pool_is_filled_a_few_connections_at_a_time(sqlite_url: str, connect: Callable[..., Database]) -> None:
+    database = connect(sqlite_url, min_size=10, max_size=10)
+    driver = database._driver
+    at_once = most = 0
+
+    class Counting:
+        shown, compile = driver.shown, driver.compile
+
+        def connect(self) -> Any:
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            gevent.sleep(0.002)
+            connection = driver.connect()
+            at_once -= 1
+            return connection
+
+    database._pool._driver = Counting()
+    database.open()
+    assert database.stats.size == 10
+    assert most == CONNECTS_AT_ONCE
+
+
+def test_a_connection_is_checked_only_after_idling(
+    any_url: str, connect: Callable[..., Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = connect(any_url, min_size=1, max_size=1)
+    database.open()
+    (connection,) = database._pool._idle
+    checks: list[None] = []
+    check = type(connection).ping
+    monkeypatch.setattr(type(connection), "ping", lambda self: (checks.append(None), check(self)))
+    for _ in range(5):
+        database.fetch_one("SELECT 1")
+    assert checks == []
+    connection.last_used_s -= CHECK_AFTER_IDLE_S + 1
+    for _ in range(5):
+        assert database.fetch_one("SELECT 1 AS a") == {"a": 1}
+    assert len(checks) == 1

@@ -204,7 +204,7 @@ def test_a_transaction_is_committed_at_the_end_of_its_block(people: Database) ->
     assert people.stats.in_use == 0
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, gevent.GreenletExit, GeneratorExit])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, gevent.GreenletExit, GeneratorExit])
 def test_whatever_leaves_the_block_by_raising_rolls_back(people: Database, error: type[BaseException]) -> None:
     def change() -> None:
         with people.transaction() as tx:
