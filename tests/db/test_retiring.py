@@ -73,9 +73,13 @@ def test_no_connection_is_retired_while_others_cannot_be_made() -> None:
     assert pool.look(0.0, 0.0, OLD) is Fate.KEEP
     assert pool.attempts_to_start(0.0) == 1
     pool.connect_failed(0.0)
+    assert pool.look(10.0, 10.0, OLD) is Fate.KEEP
     assert pool.attempts_to_start(10.0) == 0  # nor is a successor tried again and again
-    assert pool.look(1.0, 1.0, OLD) is Fate.KEEP
-    assert pool.size == 2
+    full = connected(policy(min_size=1, max_size=2), 2)
+    full.connecting += 1
+    full.connect_failed(0.0)
+    assert full.look(1.0, 1.0, OLD) is Fate.KEEP
+    assert (pool.size, full.size) == (2, 2)
 
 
 def test_idle_connections_of_one_age_are_replaced_one_after_the_other() -> None:
