@@ -79,8 +79,11 @@ class _Worker:
         placed = [by for by in request["blamed"] if by["started"] is not None]
         for by in sorted(placed, key=lambda by: _seconds(by["started"])):
             began_s = _seconds(by["started"])
+            drawn_s = [other_s for other_s in self._slices if abs(began_s - other_s) < _SAME_SLICE_S]
+            began_s = drawn_s[0] if drawn_s else began_s  # wall-clock time of one slice, worked out twice, varies
             ended_s = began_s + by["length_ms"] / 1000
-            yield from self._culprit(by, began_s, ended_s)
+            if not drawn_s:
+                yield self._culprit(by, began_s, ended_s)
             # It waited to the end of the slice. Clipped to the request, and to what is drawn: in one track slices nest.
             cost_s = max(ended_s - by["ms"] / 1000, drawn_to_s)
             drawn_to_s = max(cost_s, min(ended_s, end_s))
@@ -92,12 +95,10 @@ class _Worker:
             if not by["own"]:
                 yield from self._arrow(track, max(cost_s, began_s))
 
-    def _culprit(self, by: dict[str, Any], began_s: float, ended_s: float) -> Iterator[Event]:
-        if any(abs(began_s - other_s) < _SAME_SLICE_S for other_s in self._slices):
-            return
+    def _culprit(self, by: dict[str, Any], began_s: float, ended_s: float) -> Event:
         self._slices.append(began_s)
         told = {"file": by["file"], "line": by["line"], "route": by["route"], "ms": by["length_ms"]}
-        yield self._slice(_SLICES_TRACK, _where(by), "culprit", (began_s, ended_s), told)
+        return self._slice(_SLICES_TRACK, _where(by), "culprit", (began_s, ended_s), told)
 
     def _arrow(self, track: int, at_s: float) -> Iterator[Event]:
         self._arrows += 1

@@ -190,6 +190,17 @@ def test_slices_of_a_trace_nest_whatever_the_times_in_a_file(report: dict[str, A
     assert all(event.get("ts", 0) >= 0 for event in document["traceEvents"])
 
 
+@pytest.mark.parametrize("off_us", [-300, 0, 300])
+def test_a_slice_whose_moment_two_requests_put_differently_is_one_and_its_arrows_reach_it(
+    report: dict[str, Any], off_us: int
+) -> None:
+    _, victim = report["slowest"]
+    victim["blamed"][0]["started"] = f"2026-01-01T00:00:00.{505_000 + off_us:06}Z"
+    document = json.loads(perfetto.render(report))
+    check_trace(document)
+    assert sum(event.get("cat") == "culprit" for event in document["traceEvents"]) == 1
+
+
 def test_files_that_do_not_tell_when_a_culprit_ran_have_no_arrow_but_still_its_name(tmp_path: Path) -> None:
     first, _ = copy_of_example(tmp_path)
     text = re.sub(r',"own":(true|false),"started":[\d.]+,"length_s":[\d.]+', "", first.read_text())
