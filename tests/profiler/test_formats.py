@@ -195,6 +195,7 @@ def test_a_slice_whose_moment_two_requests_put_differently_is_one_and_its_arrows
     report: dict[str, Any], off_us: int
 ) -> None:
     _, victim = report["slowest"]
+    victim["started"] = "2026-01-01T00:00:00.504000Z"
     victim["blamed"][0]["started"] = f"2026-01-01T00:00:00.{505_000 + off_us:06}Z"
     document = json.loads(perfetto.render(report))
     check_trace(document)
