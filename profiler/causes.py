@@ -3,15 +3,21 @@
 | cause | evidence |
 | --- | --- |
 | gc | the collector ran in the hub's thread for half of it |
-| starved | without the time its thread had no CPU it would not have been slow (innocent) |
+| starved | without the time its thread had no CPU, or its process was stopped, it would not have been slow (innocent) |
 | python | on the CPU, and the watchdog got the GIL as bytecode gives it up: after the switch interval |
 | native | on the CPU, and the GIL was either free (the C code had released it) or held for several intervals |
 | blocking | off the CPU, not waiting for one, and the GIL was free: a system call that waits |
+| blocking, too | off the CPU, the GIL was held, and no other thread can have held it: a call that waits with it |
+| gil | without its waiting for the GIL, which another thread had, it would not have been slow (innocent) |
+| convoy | many short slices of one turn (convoy.py) that were on the CPU, or whose waiting is no other thread's |
 | unknown | anything else: no samples, or evidence that does not agree |
+
+Who waits for the GIL wakes up once in each switch interval, to ask for it: so the hub's thread waited for it at most as
+long as it woke up often, and at least as long as it woke up more often than its loop turned.
 
 Every figure that was read before or after the slice, not at its edge, is a bound; the one that favours the
 code is used.
-Knows no lines and reads no clock. `gil` and `convoy` of the contract are never given here.
+Knows no lines and reads no clock.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 _MAJORITY = 0.6  # of the samples' weight: under that they disagree
 
 
+_CROWDED = 0.1  # the same, where nothing but the GIL speaks against the code: who had that may have had no CPU
 _OVERLOADED = 0.2  # of the slice one of our threads was without a CPU: this machine had too much to do
 
 
@@ -35,6 +42,7 @@ class Kind(enum.Enum):
     LET_GO = "late, but before it could ask: the code let go of it, by a call that does"
     ASKED = "late by the switch interval: bytecode gave it up when asked"
     HELD = "late by several intervals: C code held it"
+    FROZEN = "late by several, without waking up to ask: the process was stopped, or its processor taken away"
     INSIDE = "in the collector, which bytecode seldom is when asked: called from C code"
 
 
@@ -48,6 +56,11 @@ class Shares(NamedTuple):
     blocked_s: float  # at least
     overload_s: float  # the hub's and the watchdog's thread were without a CPU, taken together
     gc_s: float
+    others_s: float = 0.0  # other threads were on a CPU: at most
+    gil_least_s: float = 0.0  # the hub's thread waited for the GIL
+    gil_most_s: float = 0.0
+    shut_out_s: float = 0.0  # the watchdog did
+    alone: bool = True  # no other thread was in code of the application
 
 
 class Verdict(NamedTuple):
@@ -68,12 +81,18 @@ def shares(
     own_wait_s: float,
     blocked_s: float,
     gc_s: float,
+    stolen_s: float = 0.0,
+    interval_s: float = 0.005,
+    alone: bool = True,
+    shut_out_s: float = 0.0,
 ) -> Shares:
     """Split a slice.
 
     `before` was read before its start, `first` some time inside it, `end` at its end; `turn` is when its turn
     of the loop began, and the hub's CPU time then. For `own_wait_s` the watchdog had no CPU; for `blocked_s`
-    samples saw the hub in a system call that waits.
+    samples saw the hub in a system call that waits; for `shut_out_s` the watchdog waited for the GIL. For
+    `stolen_s` a hypervisor ran other machines, on any of this one's CPUs. `interval_s` is the
+    interpreter's switch interval.
     """
     length_s = end.at_s - start_s
     cpu_least_s, cpu_most_s = 0.0, length_s
@@ -87,23 +106,72 @@ def shares(
         cpu_least_s = max(cpu_least_s, end.cpu_s - first.cpu_s)
         cpu_most_s = min(cpu_most_s, end.cpu_s - first.cpu_s + first.at_s - start_s)
         starved_s = min(starved_s, end.wait_s - first.wait_s + first.at_s - start_s)
+    starved_s += stolen_s
     overload_s = starved_s + own_wait_s
     starved_s = min(starved_s, max(0.0, length_s - cpu_least_s - blocked_s))
-    return Shares(length_s, cpu_least_s, cpu_most_s, starved_s, blocked_s, overload_s, gc_s)
+    wakes = end.wakes - before.wakes
+    return Shares(
+        length_s,
+        cpu_least_s,
+        cpu_most_s,
+        starved_s,
+        blocked_s,
+        overload_s,
+        gc_s,
+        others_s=end.others_s - before.others_s,
+        gil_least_s=min(length_s, max(0, wakes - (end.turns - before.turns) - 1) * interval_s),
+        gil_most_s=min(length_s, wakes * interval_s),
+        shut_out_s=shut_out_s,
+        alone=alone,
+    )
 
 
-def judge(share: Shares, weights: dict[Kind, float], *, threshold_s: float, sees_waits: bool) -> Verdict:
+def judge(
+    share: Shares,
+    weights: dict[Kind, float],
+    *,
+    threshold_s: float,
+    sees_waits: bool,
+    convoy: bool = False,
+    polled: bool = False,
+) -> Verdict:
     """The verdict; `weights` are the seconds that samples of each kind stand for.
 
     `sees_waits` False: the kernel does not say who was starved, so what is off the CPU stays unknown.
+    `convoy`: it is one. `polled`: it is no slice, but what the hub took to go on after a poll.
     """
-    own_s = share.length_s - share.starved_s
-    on_cpu = share.cpu_most_s >= own_s / 2
-    if share.gc_s >= share.length_s / 2:
+    machine_s = share.starved_s + weights.get(Kind.FROZEN, 0.0)
+    left_s = share.length_s - machine_s
+    on_cpu = share.cpu_most_s >= left_s / 2
+    if share.gc_s >= share.length_s / 2 and left_s >= threshold_s:
         return Verdict("gc", innocent=False, on_cpu=on_cpu)
+    gil_s = _gil_s(share, weights, machine_s, polled=polled) if sees_waits else 0.0
+    own_s = left_s - gil_s
+    if own_s < threshold_s and gil_s > machine_s:
+        return Verdict("gil", innocent=True, on_cpu=False)
     if own_s < threshold_s or _waited_for_somebody_starved(share, threshold_s):
         return Verdict("starved", innocent=True, on_cpu=on_cpu)
+    if polled:
+        return Verdict("unknown", innocent=True, on_cpu=False)
+    if convoy:
+        return Verdict("convoy", innocent=False, on_cpu=True)
     return Verdict(_own_cause(share, own_s, weights, sees_waits), innocent=False, on_cpu=on_cpu)
+
+
+def _gil_s(share: Shares, weights: dict[Kind, float], machine_s: float, *, polled: bool) -> float:
+    """For how long the hub waited for the GIL while another thread had it; 0 where that is not certain enough."""
+    rest_s = share.length_s - machine_s - share.cpu_most_s - share.blocked_s
+    enough_s = rest_s / 2
+    if polled:
+        # What else could it have waited for? But the clocks may be wrong, so somebody else must have felt it.
+        return rest_s if max(share.others_s, share.shut_out_s) >= enough_s else 0.0
+    free_s = weights[Kind.FREE] + weights[Kind.LET_GO]
+    if rest_s <= 0.0 or share.gil_most_s < enough_s or free_s >= sum(weights.values()) / 2 > 0.0:
+        return 0.0
+    if share.others_s >= enough_s:
+        return rest_s
+    # Another thread that sleeps with the GIL.
+    return rest_s if not share.alone and min(share.gil_least_s, share.shut_out_s) >= enough_s else 0.0
 
 
 def _waited_for_somebody_starved(share: Shares, threshold_s: float) -> bool:
@@ -129,6 +197,9 @@ def _own_cause(share: Shares, own_s: float, weights: dict[Kind, float], sees_wai
         in_c_s = weights[Kind.FREE] + weights[Kind.HELD] + weights[Kind.INSIDE]
         return "native" if in_c_s >= enough_s else "unknown"
     free_s = weights[Kind.FREE] + weights[Kind.LET_GO]
-    if share.cpu_most_s < own_s / 2 and sees_waits and free_s >= enough_s:
-        return "blocking"
-    return "unknown"
+    if share.cpu_most_s >= own_s / 2 or not sees_waits:
+        return "unknown"
+    # With the GIL, unless it was waiting for that.
+    waited = share.gil_least_s >= own_s / 2 or share.overload_s >= _CROWDED * share.length_s
+    with_it_s = 0.0 if waited else weights[Kind.HELD]
+    return "blocking" if free_s >= enough_s or with_it_s >= enough_s else "unknown"

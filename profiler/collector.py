@@ -1,4 +1,6 @@
-"""How long the garbage collector ran in the hub's thread, slice by slice.
+"""How long the garbage collector ran in the hub's thread, slice by slice, and where it was called.
+
+The hub's thread itself copies out the stack after a long collection: no sample could be more exact.
 
 Apart from the hook, and never compiled: the watchdog sees the collector at work by this callback's frame
 (frames.capture_running), and compiled code has none.
@@ -7,13 +9,19 @@ Apart from the hook, and never compiled: the watchdog sees the collector at work
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from typing import TYPE_CHECKING
 
+from profiler.frames import capture
 from profiler.native import get_ident
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from profiler.frames import Stack
+
+LONG_S = 0.001  # a collection whose stack is copied out: that takes a hundredth of it
 
 
 class Collector:
@@ -24,6 +32,8 @@ class Collector:
         self._hub_ident = get_ident()
         self._began_s = 0.0
         self._spent_s = 0.0
+        self._longest_s = 0.0
+        self._stack: Stack = ()  # of the longest
         self._slice_s = 0.0  # when the slice began in which that was
 
     def install(self) -> None:
@@ -38,6 +48,10 @@ class Collector:
         """In the slice that began then: the present one, or the one before it."""
         return self._spent_s if self._slice_s == slice_s else 0.0
 
+    def where(self, slice_s: float) -> Stack:
+        """What called the longest collection of that slice; () if none was long."""
+        return self._stack if self._slice_s == slice_s else ()
+
     def on_gc(self, phase: str, _info: dict[str, int]) -> None:
         """Called by the collector at its start and stop."""
         if get_ident() != self._hub_ident:
@@ -49,5 +63,10 @@ class Collector:
         slice_s = self._start_of_slice()
         if self._slice_s != slice_s:
             self._slice_s = slice_s
-            self._spent_s = 0.0
-        self._spent_s += now_s - self._began_s
+            self._spent_s = self._longest_s = 0.0
+            self._stack = ()
+        took_s = now_s - self._began_s
+        self._spent_s += took_s
+        if took_s > max(LONG_S, self._longest_s):
+            self._longest_s = took_s
+            self._stack = capture(sys._getframe(1))  # noqa: SLF001 - the documented way

@@ -5,7 +5,7 @@ the place, its line with most time the line. Without the application on the stac
 that was called, and the finding is marked so: nobody can change that line.
 A sample is certain when the stack is of what took the time: the watchdog came on time, or it had asked for
 the GIL and got it as soon as the code could give it, or the collector was at work. When it came late because
-C code held the GIL, an operator before the call that is seen may have done that (frames.entered_by_call).
+C code held the GIL, an operator before the call that is seen may have done that (bytecode.py).
 When the GIL was let go of before it was asked for, the code is at the call that let go, perhaps long past the
 one that took the time.
 The line is exact when a certain sample shows it, and no more than its function's time came after the last
@@ -23,16 +23,22 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiler import causes
+from profiler.bytecode import held_at, is_between_bytecodes, returned_from
 from profiler.causes import Kind
-from profiler.frames import NOWHERE, Place, Stack, entered_by_call, is_between_bytecodes
+from profiler.frames import NOWHERE, Look, Place, Stack
 from profiler.sites import Finding
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import FrameType
+
     from profiler.frames import Application
     from profiler.model import Slice
-    from profiler.usage import Usage
+    from profiler.threads import Wait
+    from profiler.usage import Own, Usage
 
 MAX_SAMPLES = 64  # of one slice: half of them still give each line of a loop its due
+HELD_INTERVALS = 2.5  # bytecode gives the GIL up after one switch interval; the rest is for a slow wake-up
 WAIT_TOLERATED_S = 0.001  # a fifth of the switch interval: the GIL is still asked for in time
 
 
@@ -42,34 +48,41 @@ class Sample(NamedTuple):
     age_s: float  # of the slice
     late_s: float  # beyond the time asked for, without what the run queue took
     own_wait_s: float  # that: the watchdog was awake, but had no CPU
-    stack: Stack
-    offset: int  # of the instruction in the innermost frame
+    wakes: int  # how often it got a CPU since it went to sleep
+    look: Look
     blocked: bool  # the hub's thread slept just then: in a system call, or waiting for the GIL
-    collecting: bool  # the collector was running
+    alone: bool  # no other thread was in code of the application
+
+    @property
+    def stack(self) -> Stack:
+        """The hub's."""
+        return self.look.stack
 
     def kind(self, switch_interval_s: float) -> Kind:
         """What the lateness says of the hub; see Kind."""
-        if self.collecting:
+        if self.look.collecting:
             return Kind.INSIDE
         if self.late_s <= 0.2 * switch_interval_s:
             return Kind.FREE
         if self.late_s < 0.9 * switch_interval_s:
             # Another thread may have asked before us.
-            return Kind.ASKED if is_between_bytecodes(self.stack[0][0], self.offset) else Kind.LET_GO
-        if self.late_s <= 2.5 * switch_interval_s:
+            return Kind.ASKED if is_between_bytecodes(self.stack[0][0], self.look.offset) else Kind.LET_GO
+        if self.late_s <= HELD_INTERVALS * switch_interval_s:
             return Kind.ASKED
-        return Kind.HELD
+        # Who waits for the GIL wakes up in each interval to ask for it again.
+        return Kind.HELD if self.wakes >= self.late_s / switch_interval_s / 2 else Kind.FROZEN
 
 
 class Evidence:
     """What was seen of one slice while it lasted."""
 
-    __slots__ = ("before", "first", "own_wait_s", "samples", "start_s")
+    __slots__ = ("before", "first", "own", "samples", "start_s", "stolen_s")
 
-    def __init__(self, start_s: float, before: Usage, own_wait_s: float) -> None:
+    def __init__(self, start_s: float, before: Usage, own: Own, stolen_s: float = 0.0) -> None:
         self.start_s = start_s
         self.before = before  # the last reading before it
-        self.own_wait_s = own_wait_s  # the watchdog's reading of itself then
+        self.own = own  # the watchdog's reading of itself then
+        self.stolen_s = stolen_s  # the reading of that then
         self.first: Usage | None = None  # the first reading inside it
         self.samples: list[Sample] = []
 
@@ -79,6 +92,13 @@ class Evidence:
         if len(self.samples) >= MAX_SAMPLES:
             del self.samples[1::2]
 
+    def since(self, start_s: float) -> Evidence:
+        """Of what began later."""
+        later = Evidence(start_s, self.before, self.own, self.stolen_s)
+        passed_s = start_s - self.start_s
+        later.samples = [one._replace(age_s=one.age_s - passed_s) for one in self.samples if one.age_s > passed_s]
+        return later
+
 
 class Judge:
     """Turns a slow slice and its evidence into a finding."""
@@ -87,15 +107,25 @@ class Judge:
         self._application = application
         self._threshold_s = threshold_s
         self._sees_waits = sees_waits
+        self.gil_wait_s = 0.9 * sys.getswitchinterval()  # so late, the watchdog had to wait for the GIL
 
-    def find(self, record: Slice, evidence: Evidence, own_wait_s: float) -> Finding:
-        """`own_wait_s`: since the evidence was begun, the watchdog was ready for so long, but had no CPU."""
+    def is_alone(self, frames: dict[int, FrameType], known: tuple[int, ...]) -> bool:
+        """Whether no thread but the `known` ones is in code of the application."""
+        return not any(self._application.is_on(frame) for ident, frame in frames.items() if ident not in known)
+
+    def find(
+        self, record: Slice, evidence: Evidence, own_wait_s: float, stolen_s: float = 0.0, waits: Iterable[Wait] = ()
+    ) -> Finding:
+        """`own_wait_s`: since the evidence was begun, the watchdog was ready for so long, but had no CPU.
+
+        `stolen_s`: for so long a hypervisor had CPUs of the machine. `waits`: when it had to wait for the GIL, lately.
+        """
         interval_s = sys.getswitchinterval()
-        kinds = [sample.kind(interval_s) for sample in evidence.samples]
-        weights = _weights(evidence.samples)
+        views = self._views(evidence.samples, interval_s)
         by_kind = dict.fromkeys(Kind, 0.0)
-        for kind, weight_s in zip(kinds, weights, strict=True):
-            by_kind[kind] += weight_s
+        for view in views:
+            by_kind[view.kind] += view.weight_s
+        overlaps = [(wait.overlap_s(record.start_s, record.end_s), wait) for wait in waits]
         share = causes.shares(
             start_s=record.start_s,
             end=record.usage,
@@ -103,19 +133,69 @@ class Judge:
             first=evidence.first,
             turn=record.turn,
             gc_s=record.gc_s,
+            stolen_s=stolen_s,
             own_wait_s=own_wait_s,
-            blocked_s=sum(
-                weight_s
-                for sample, kind, weight_s in zip(evidence.samples, kinds, weights, strict=True)
-                if sample.blocked and kind is Kind.FREE
-            ),
+            blocked_s=sum(view.weight_s for view in views if view.sample.blocked and view.kind is Kind.FREE),
+            interval_s=interval_s,
+            alone=all(view.sample.alone for view in views),
+            shut_out_s=sum(overlap_s for overlap_s, _ in overlaps),
         )
-        verdict = causes.judge(share, by_kind, threshold_s=self._threshold_s, sees_waits=self._sees_waits)
-        views = [
-            _View(sample, kind, weight_s, self._application.innermost(sample.stack))
-            for sample, kind, weight_s in zip(evidence.samples, kinds, weights, strict=True)
-        ]
+        verdict = causes.judge(
+            share,
+            by_kind,
+            threshold_s=self._threshold_s,
+            sees_waits=self._sees_waits,
+            convoy=record.members > 1,
+            polled=record.polled,
+        )
+        if verdict.cause == "gc" and record.collected:
+            return self._named(record, record.collected, verdict, exact=True)
+        if verdict.cause == "gil":
+            return self._held_by_another(record, verdict, overlaps)
         return _weigh(views, record, verdict, self._application) or self._unseen(record, verdict, share)
+
+    def _views(self, samples: list[Sample], interval_s: float) -> list[_View]:
+        return [
+            self._view(sample, sample.kind(interval_s), weight_s)
+            for sample, weight_s in zip(samples, _weights(samples), strict=True)
+        ]
+
+    def _view(self, sample: Sample, kind: Kind, weight_s: float) -> _View:
+        if kind is Kind.HELD:
+            stack, certain = self._held_at(sample.look)
+            # Without a CPU the watchdog could not ask in time: the code may be long past what held the GIL.
+            certain = certain and sample.own_wait_s <= WAIT_TOLERATED_S
+        else:
+            stack, certain = sample.stack, kind not in (Kind.LET_GO, Kind.FROZEN)
+        return _View(sample, kind, weight_s, self._application.innermost(stack), stack, certain)
+
+    def _held_at(self, look: Look) -> tuple[Stack, bool]:
+        """Where the C code was entered that held the GIL; whether that is certain."""
+        held = held_at(look.stack, look.offset, look.caller_offset)
+        stack = ((look.stack[held.entry][0], held.line), *look.stack[held.entry + 1 :])
+        if not self._application.owns(stack[0][0].co_filename):
+            own = tuple(code for code in look.callees if self._application.owns(code.co_filename))
+            returned = returned_from(own)
+            if returned is not None:
+                return (returned, *stack), False
+        return stack, held.certain
+
+    def _held_by_another(self, record: Slice, verdict: causes.Verdict, overlaps: list[tuple[float, Wait]]) -> Finding:
+        seen = [(overlap_s, wait) for overlap_s, wait in overlaps if overlap_s and wait.look.stack]
+        if seen:
+            _, wait = max(seen, key=lambda one: one[0])
+            look = record.threads.get(wait.ident, wait.look)
+            stack, certain = look.stack, True
+            if wait.until_s - wait.since_s > HELD_INTERVALS * sys.getswitchinterval():
+                stack, certain = self._held_at(look)
+            if self._application.innermost(stack):  # else it has gone on
+                return self._named(record, stack, verdict, exact=certain)
+        return Finding(record, NOWHERE, {0: record.length_s}, (), verdict, exact=False)
+
+    def _named(self, record: Slice, stack: Stack, verdict: causes.Verdict, *, exact: bool) -> Finding:
+        place = self._application.innermost(stack)
+        shown = place or self._application.in_library(stack)
+        return Finding(record, shown, {shown.line: record.length_s}, stack, verdict, exact=exact, library=place is None)
 
     def _unseen(self, record: Slice, verdict: causes.Verdict, share: causes.Shares) -> Finding:
         # Who used the CPU is most likely still in the same function; who did not may have waited for the GIL.
@@ -129,16 +209,8 @@ class _View(NamedTuple):
     kind: Kind
     weight_s: float
     place: Place | None  # the application's, if it was on the stack
-
-    @property
-    def certain(self) -> bool:
-        """Whether the stack is of what took the time, and not of what came after it."""
-        if self.kind is Kind.HELD:
-            # Without a CPU the watchdog could not ask in time: the code may be long past what held the GIL.
-            if self.sample.own_wait_s > WAIT_TOLERATED_S:
-                return False
-            return entered_by_call(self.sample.stack[0][0], self.sample.offset)
-        return self.kind is not Kind.LET_GO
+    stack: Stack  # the sample's, or where it is likelier to have been
+    certain: bool  # it is of what took the time, and not of what came after it
 
 
 def _weigh(views: list[_View], record: Slice, verdict: causes.Verdict, application: Application) -> Finding | None:
@@ -147,7 +219,7 @@ def _weigh(views: list[_View], record: Slice, verdict: causes.Verdict, applicati
     usable = [view for view in views if view.certain] or [view for view in views if view.place]
     if not usable:
         return None
-    places = [view.place or application.in_library(view.sample.stack) for view in usable]
+    places = [view.place or application.in_library(view.stack) for view in usable]
     functions: dict[Place, float] = {}
     for place, view in zip(places, usable, strict=True):
         function = place._replace(line=0)
@@ -161,7 +233,7 @@ def _weigh(views: list[_View], record: Slice, verdict: causes.Verdict, applicati
     shown = usable[max(range(len(usable)), key=lambda i: (places[i] == named, usable[i].weight_s))]
     unsampled_s = record.length_s - views[-1].sample.age_s
     exact = shown.certain and functions[chosen] >= unsampled_s
-    return Finding(record, named, lines, shown.sample.stack, verdict, exact=exact, library=shown.place is None)
+    return Finding(record, named, lines, shown.stack, verdict, exact=exact, library=shown.place is None)
 
 
 def _weights(samples: list[Sample]) -> list[float]:

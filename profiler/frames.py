@@ -9,11 +9,12 @@ run their destructors in the wrong thread.
 
 from __future__ import annotations
 
-import dis
 import os
 import sysconfig
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
+
+from profiler.bytecode import callees
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,17 +25,6 @@ _COLLECTOR = os.path.join(_OWN, "collector.py")
 _DOORS = frozenset({os.path.join(_OWN, "wsgi.py")})  # of the profiler, what calls the application
 MAX_DEPTH = 100  # frames kept, innermost first: deeper ones are recursion or frameworks
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-
-# Where 3.11 and newer look up from a run of bytecode to hand over the GIL, as far as a call entered C code there.
-_CALLS = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW", "PRECALL"})
-_LOOKS_UP = _CALLS | {"RESUME", "JUMP_BACKWARD"}
-# Instructions between such points that may run C code for long on their own.
-_OPERATORS = (
-    "BINARY_", "UNARY_", "COMPARE_OP", "CONTAINS_OP", "STORE_SUBSCR", "DELETE_", "LIST_EXTEND", "SET_UPDATE",
-    "DICT_", "FORMAT_", "BUILD_STRING", "FOR_ITER", "UNPACK_", "CONVERT_VALUE",
-)  # fmt: skip
-# After these the next instruction is reached only by a jump.
-_LEAVES = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"})
 
 Stack = tuple[tuple["CodeType", int], ...]  # (code, line), innermost first
 
@@ -62,19 +52,35 @@ def capture(frame: FrameType | None) -> Stack:
     return tuple(stack)
 
 
-def capture_running(frame: FrameType | None) -> tuple[Stack, int, bool]:
-    """Copy the stack of a thread seen while it runs; () when it is in the profiler, as at the end of a slice.
+class Look(NamedTuple):
+    """What a running thread was seen doing."""
 
-    Also returns the offset of the instruction that the innermost frame is at, and whether it was in our
-    callback of the collector, which is left out: then that instruction is the very one that was running, and
-    not one where the GIL is handed over.
-    """
+    stack: Stack  # () when it is in the profiler, as at the end of a slice
+    offset: int  # of the instruction that the innermost frame is at
+    caller_offset: int  # and that the one around it is at
+    collecting: bool  # in our callback of the collector, which is left out: the instruction is then the very one that
+    # was running, and not one where the GIL is handed over
+    callees: tuple[CodeType, ...]  # functions the innermost frame has at hand
+
+
+NOTHING = Look((), -1, -1, collecting=False, callees=())
+
+
+def capture_running(frame: FrameType | None, *, held: bool = False) -> Look:
+    """Look at a thread while it runs; `held`: it is likely to have held the GIL until now."""
     collecting = frame is not None and frame.f_code.co_name == "on_gc" and frame.f_code.co_filename == _COLLECTOR
     if collecting and frame is not None:
         frame = frame.f_back
     if frame is None or (frame.f_code.co_filename.startswith(_OWN) and frame.f_code.co_filename not in _DOORS):
-        return (), -1, False
-    return capture(frame), frame.f_lasti, collecting
+        return NOTHING
+    caller = frame.f_back
+    return Look(
+        capture(frame),
+        frame.f_lasti,
+        -1 if caller is None else caller.f_lasti,
+        collecting,
+        callees(frame) if held else (),
+    )
 
 
 def place_at(stack: Stack, index: int) -> Place:
@@ -129,6 +135,16 @@ class Application:
                 self._known[file] = known
         return known
 
+    def is_on(self, frame: FrameType | None) -> bool:
+        """Whether a thread at this frame is in the application's code."""
+        depth = 0
+        while frame is not None and depth < MAX_DEPTH:
+            if self.owns(frame.f_code.co_filename):
+                return True
+            frame = frame.f_back
+            depth += 1
+        return False
+
     def innermost(self, stack: Stack) -> Place | None:
         """The place to name for a stack, or None when the application is not on it."""
         for index, (code, _) in enumerate(stack):
@@ -155,34 +171,3 @@ def _forms(folders: Iterable[str]) -> tuple[str, ...]:
 def _runs_greenlets(code: CodeType) -> bool:
     # Or is ours, or nobody wrote it.
     return f"{os.sep}gevent{os.sep}" in code.co_filename or code.co_filename.startswith(("<", _OWN))
-
-
-@lru_cache(maxsize=1024)  # a stall repeats at the same instruction
-def is_between_bytecodes(code: CodeType, offset: int) -> bool:
-    """Whether a thread without the GIL is where bytecode gives it up, not in a call that lets go of it."""
-    names = {instruction.offset: instruction.opname for instruction in dis.get_instructions(code)}
-    return names.get(offset) in _LOOKS_UP - _CALLS
-
-
-@lru_cache(maxsize=1024)
-def entered_by_call(code: CodeType, offset: int) -> bool:
-    """Whether a thread seen at `offset`, just after it held the GIL for long, can only have done so in the call there.
-
-    The interpreter hands the GIL over at calls, backward jumps and function starts. When an operator (`in`,
-    `*`, `**`) stands between the last such point and this one, it may have been the operator: then the line
-    is not certain.
-    """
-    operator = False  # since the last such point, on any way that leads here
-    arriving: dict[int, bool] = {}  # by jumps forward; backward ones are such points themselves
-    for instruction in dis.get_instructions(code):
-        name = instruction.opname
-        operator = operator or arriving.get(instruction.offset, False)
-        if instruction.offset == offset:
-            return name in _CALLS and not operator
-        looks_up = name in _LOOKS_UP and name != "PRECALL"  # 3.11 splits a call in two
-        operator = not looks_up and (operator or name.startswith(_OPERATORS))
-        if instruction.opcode in dis.hasjrel or instruction.opcode in dis.hasjabs:
-            arriving[instruction.argval] = arriving.get(instruction.argval, False) or operator
-        if name in _LEAVES:
-            operator = False
-    return False

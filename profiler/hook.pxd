@@ -34,12 +34,12 @@ cdef _charge(Span span, Slice record, double cost_s)
 
 @cython.final
 cdef class Hook:
-    cdef object _collector, _finished, _fold, _hub, _meter, _woken, _chained, _tracer, _recent
+    cdef object _collector, _fold, _hub, _stalls, _woken, _chained, _tracer, _recent
     cdef list _batch, _errors
     cdef Turn _turn
     cdef dict _suspended
     cdef long long _displaced, _dropped, _failures, _slices_over, _turns
-    cdef double _threshold_s, _idle_s, _switches
+    cdef double _notable_s, _threshold_s, _idle_s, _switches
     cdef bint _asleep, _polling, _stalled
     cdef object _turn_ns
     cdef double _ready, _turn_s, _turn_cpu_s, _mark, _start
@@ -52,8 +52,10 @@ cdef class Hook:
     cpdef end(self, Span span, bint error=*)
     @cython.locals(other=Span)
     cdef _end_elsewhere(self, Span span, bint error)
-    @cython.locals(record=Slice, span=Span, start=double)
-    cdef _over(self, object origin, double now)
+    @cython.locals(span=Span)
+    cdef _notable(self, object origin, double now)
+    @cython.locals(ready=double)
+    cdef _late_poll(self, double now)
     @cython.locals(record=Slice, harm_s=double)
     cdef _blame(self, Span span, double since, double until)
     cpdef before_callbacks(self)

@@ -28,14 +28,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gevent import Greenlet
 from greenlet import getcurrent, gettrace, greenlet, settrace
 
 from profiler.collector import Collector
-from profiler.frames import capture
-from profiler.model import Slice, Span
+from profiler.convoy import MEMBER
+from profiler.model import Counts, Slice, Span
+from profiler.stalls import Stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 
 BATCH = 128  # finished requests folded together at most: some 40 us of hub time, interpreted (profiler_switch.py)
 SETTLE_S = 0.25  # so long after a slow slice its victims are looked for: they get their turn within a few
-RECENT = 16  # slow slices that a queued request may still have been behind
-MAX_FINISHED = 1000  # slow slices the watchdog has yet to read: at 10 ms each, 10 s of a hub doing nothing else
 MAX_BLAMED = 16  # culprits kept with a request; one that has more was in a stalled worker, not behind a stall
 
 _INHERITED = "_profiler_span"  # the attribute by which a spawned Greenlet knows the request it works for
@@ -60,18 +59,6 @@ new_span: Callable[[], Span]
 globals().update(clock=time.perf_counter, clock_ns=time.perf_counter_ns, cpu_clock=time.thread_time, new_span=Span)
 
 
-class Begin(Protocol):
-    """See `Session.begin`."""
-
-    def __call__(self, route: str, request_id: str, ready_ns: int = 0) -> Span: ...
-
-
-class End(Protocol):
-    """See `Session.end`."""
-
-    def __call__(self, span: Span, error: bool = False) -> None: ...
-
-
 class Turn:
     """This turn of the loop. `ready_ns` is when its poll returned, by `time.perf_counter_ns`."""
 
@@ -79,18 +66,6 @@ class Turn:
 
     def __init__(self) -> None:
         self.ready_ns = time.perf_counter_ns()
-
-
-class Counts(NamedTuple):
-    """Totals since the start."""
-
-    switches: int
-    turns: int
-    idle_s: float
-    slices_over: int
-    dropped: int  # slow slices the watchdog never read, spans that were never ended
-    displaced: int  # times the tracer had been removed by somebody else
-    failures: int  # exceptions in the hook or in a chained tracer
 
 
 def _charge(span: Span, record: Slice, cost_s: float) -> None:
@@ -125,7 +100,7 @@ class Hook:
 
     __slots__ = (
         # Of the process
-        "_batch", "_collector", "_errors", "_finished", "_fold", "_hub", "_meter", "_threshold_s", "_turn", "_woken",
+        "_batch", "_collector", "_errors", "_fold", "_hub", "_notable_s", "_stalls", "_threshold_s", "_turn", "_woken",
         "_chained",  # a tracer of somebody else's, called after ours
         "_tracer",  # what gettrace should say: `trace`, or `_both`
         # Since the start, as in Counts
@@ -148,9 +123,11 @@ class Hook:
     )  # fmt: skip
 
     def __init__(self, links: Links, threshold_s: float) -> None:
-        self._hub, self._meter, self._turn, self._batch, self._errors, self._finished, self._fold, self._woken = links
+        self._hub, meter, self._turn, self._batch, self._errors, finished, self._fold, self._woken = links
         self._threshold_s = threshold_s
+        self._notable_s = threshold_s * MEMBER  # from here on a slice is looked at after its end
         self._collector = Collector(self._start_of_slice)
+        self._stalls = Stalls(links.hub, meter, self._collector, finished, threshold_s)
         self._chained: Tracer | None = None
         self._tracer: Tracer | None = None
         self._displaced = self._dropped = self._failures = self._slices_over = self._turns = 0
@@ -161,15 +138,15 @@ class Hook:
         self._active: Span | None = None
         self._late: Span | None = None
         self._turn_s = self._start = self._mark = self._ready = clock()
-        self._recent: deque[Slice] = deque(maxlen=RECENT)
+        self._recent = self._stalls.recent
         self._suspended: dict[greenlet, Span] = {}
 
     def trace(self, _event: str, args: tuple[greenlet, greenlet]) -> None:
         """The tracer: `args` are who had the hub and who has it now."""
         try:
             now = clock()
-            if now - self._start >= self._threshold_s:
-                self._over(args[0], now)
+            if now - self._start >= self._notable_s:
+                self._notable(args[0], now)
             if self._active is not None:
                 active = self._active
                 busy_s = now - self._mark
@@ -227,7 +204,7 @@ class Hook:
         span.running_s += busy_s
         if busy_s > span.longest_slice_s:
             span.longest_slice_s = busy_s
-        if now - self._start >= self._threshold_s:
+        if now - self._start >= self._notable_s:
             self._late = span
         span.total_s = now - span.started_s
         if error:
@@ -247,22 +224,25 @@ class Hook:
                 self._batch.append(span)
                 break
 
-    def _over(self, origin: greenlet, now: float) -> None:
+    def _notable(self, origin: greenlet, now: float) -> None:
         span = self._late or self._active or getattr(origin, _INHERITED, None)
         self._late = None
-        start = self._start
-        yielded = () if origin is self._hub else capture(origin.gr_frame)
-        turn = (self._turn_s, self._turn_cpu_s)
-        record = Slice(start, now, span, self._collector.spent_s(start), self._meter.read(), turn, yielded)
-        self._slices_over += 1
-        self._stalled = True
-        self._recent.append(record)
-        if len(self._finished) < MAX_FINISHED:
-            self._finished.append(record)
-        else:
-            self._dropped += 1
-        if span is not None:
-            _charge(span, record, now - start)
+        self._stalls.turn(self._turns, self._turn_s, self._turn_cpu_s)
+        record = self._stalls.ended(origin, self._start, now, span)
+        if self._stalls.count != self._slices_over:
+            self._slices_over = self._stalls.count
+            self._stalled = True
+        if record is not None and span is not None:
+            _charge(span, record, now - self._start)
+
+    def _late_poll(self, now: float) -> None:
+        ready = self._stalls.late_poll_s(self._start, now)
+        if ready < now:
+            self._idle_s -= now - ready
+            self._turn_s = self._ready = ready
+            self._turn_ns = int(ready * 1e9)
+            self._slices_over = self._stalls.count
+            self._stalled = True
 
     def _blame(self, span: Span, since: float, until: float) -> None:
         # Which slow slices had the hub while this request was ready?
@@ -284,8 +264,10 @@ class Hook:
     def before_poll(self) -> None:
         """Last before the loop waits."""
         now = clock()
-        if now - self._start >= self._threshold_s:
-            self._over(self._hub, now)
+        if now - self._start >= self._notable_s:
+            self._notable(self._hub, now)
+        if self._stalled:
+            self._stalls.end_of_turn()
         self._start = self._mark = now
         self._polling = True
 
@@ -294,12 +276,15 @@ class Hook:
         now_ns = clock_ns()
         now = now_ns * 1e-9
         self._turn_ns = now_ns
-        self._turn.ready_ns = self._turn_ns  # the same object, for `begin`
         self._turn_cpu_s = cpu_clock()
+        self._turn_s = self._ready = now
         if self._polling:
             self._idle_s += now - self._start
+            if now - self._start >= self._threshold_s:
+                self._late_poll(now)
             self._polling = False
-        self._turn_s = self._start = self._mark = self._ready = now
+        self._turn.ready_ns = self._turn_ns  # the same object, for `begin`
+        self._start = self._mark = now
         self._turns += 1
         if gettrace() is not self._tracer:
             self._recheck()
@@ -370,7 +355,7 @@ class Hook:
         """Trace no more."""
         if gettrace() is self._tracer:
             settrace(self._chained)
-        self._threshold_s = float("inf")  # somebody may still call us from a chain of their own
+        self._threshold_s = self._notable_s = float("inf")  # somebody may still call us from a chain of their own
         self._tracer = None
         self._collector.remove()
         Greenlet.remove_spawn_callback(self._inherit)
@@ -382,6 +367,14 @@ class Hook:
         """When this slice began (its identity), whether the hub is polling, the request that has the hub."""
         return self._start, self._polling, self._active
 
+    def turn(self) -> float:
+        """When this turn of the loop began (its identity)."""
+        return self._turn_s
+
+    def turns(self) -> int:
+        """How many there have been."""
+        return self._turns
+
     def counts(self) -> Counts:
         """The totals."""
         return Counts(
@@ -389,7 +382,7 @@ class Hook:
             self._turns,
             self._idle_s,
             self._slices_over,
-            self._dropped,
+            self._dropped + self._stalls.dropped,
             self._displaced,
             self._failures,
         )

@@ -12,6 +12,7 @@ cdef class Span:
 cdef class Slice:
     cdef public double start_s, end_s, gc_s, harm_s
     cdef public Span span
-    cdef public object usage, turn, yielded, place
-    cdef public long long victims
+    cdef public object collected, threads, usage, turn, yielded, place
+    cdef public bint polled
+    cdef public long long members, victims
 

@@ -8,14 +8,14 @@ A histogram is a sparse map from bucket to count, as tally.py divides them: merg
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from profiler.tally import bucket, middle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from profiler.frames import Place, Stack
+    from profiler.frames import Look, Place, Stack
     from profiler.tally import Tally
     from profiler.usage import Usage
 
@@ -101,6 +101,30 @@ class Histogram:
         return middle(index)
 
 
+class Counts(NamedTuple):
+    """What the hook has counted since the start."""
+
+    switches: int
+    turns: int
+    idle_s: float
+    slices_over: int
+    dropped: int  # slow slices the watchdog never read, spans that were never ended
+    displaced: int  # times the tracer had been removed by somebody else
+    failures: int  # exceptions in the hook or in a chained tracer
+
+
+class Begin(Protocol):
+    """See `Session.begin`."""
+
+    def __call__(self, route: str, request_id: str, ready_ns: int = 0) -> Span: ...
+
+
+class End(Protocol):
+    """See `Session.end`."""
+
+    def __call__(self, span: Span, error: bool = False) -> None: ...
+
+
 class Span:
     """One request: its name, and where its time went. The hook keeps the times; `route` may be re-assigned.
 
@@ -140,9 +164,27 @@ class Span:
 
 
 class Slice:
-    """A slice that reached the threshold: what the hook saw of it, then what the watchdog makes of it."""
+    """A slice that reached the threshold, or what kept the hub as one does.
 
-    __slots__ = ("end_s", "gc_s", "harm_s", "place", "span", "start_s", "turn", "usage", "victims", "yielded")
+    What the hook saw of it, then what the watchdog makes of it.
+    """
+
+    __slots__ = (
+        "collected",
+        "end_s",
+        "gc_s",
+        "harm_s",
+        "members",
+        "place",
+        "polled",
+        "span",
+        "start_s",
+        "threads",
+        "turn",
+        "usage",
+        "victims",
+        "yielded",
+    )
 
     def __init__(
         self,
@@ -161,6 +203,10 @@ class Slice:
         self.usage = usage  # read when it ended
         self.turn = turn  # when this turn of the loop began, and the CPU time of the hub's thread then
         self.yielded = yielded  # where the greenlet yielded at last: of use only if no sample was taken
+        self.collected: Stack = ()  # what called the garbage collector, if that took long
+        self.members = 1  # slices: more are a convoy (convoy.py)
+        self.polled = False  # no slice: the poll had returned, but the hub could not go on (it waited for the GIL)
+        self.threads: dict[int, Look] = {}  # if it was: what each thread did when the hub could go on
         self.harm_s = 0.0  # queued time it gave to requests
         self.victims = 0  # how many requests that were
         self.place: Place | None = None  # set by the watchdog

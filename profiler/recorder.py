@@ -24,7 +24,7 @@ from profiler.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from profiler.hook import Counts
+    from profiler.model import Counts
 
 MAX_ROUTES = 200  # templates an application has; five histograms each take some 40 KB when all are busy
 MAX_REGULARS = 150  # of them that keep their room: the rest is for routes that are new

@@ -26,7 +26,7 @@ from profiler.calibration import Costs, calibrate
 from profiler.errors import ProfilerError
 from profiler.evidence import Judge
 from profiler.frames import Application
-from profiler.model import Slice, Span
+from profiler.model import Begin, End, Slice, Span
 from profiler.recorder import Recorder
 from profiler.sites import SiteTable
 from profiler.usage import Meter
@@ -47,7 +47,7 @@ _session: Session | None = None
 class Session:
     """What `install` returns. All but `close` in a forked child is called in the hub's thread."""
 
-    begin: hooks.Begin
+    begin: Begin
     """`begin(route, request_id, ready_ns=0) -> Span`: a request starts in the current greenlet.
 
     Its running time counts from when that greenlet was switched in, or the last request in it ended.
@@ -56,7 +56,7 @@ class Session:
     One request a greenlet: beginning another abandons the first, which is counted as dropped.
     """
 
-    end: hooks.End
+    end: End
     """`end(span, error=False)`: it ends now, usually in the greenlet that began it. Ending twice does nothing."""
 
     peek: Callable[[], tuple[float, bool, Span | None]]
@@ -95,11 +95,12 @@ class Session:
             ),
             threshold_s,
         )
+        self._meter.turns = self._hook.turns
         self.begin = self._hook.begin
         self.end = self._hook.end
         self.peek = self._hook.peek
         judge = Judge(Application(library_prefixes), threshold_s, sees_waits=self._meter.sees_waits)
-        self._watchdog = Watchdog(self._hook.peek, finished, self._meter, judge, table, threshold_s)
+        self._watchdog = Watchdog(self._hook.peek, self._hook.turn, finished, self._meter, judge, table, threshold_s)
         self._costs: Costs = calibrate(hub, self._meter)
         loop = hub.loop
         # Priorities: libev's highest first. gevent runs its callbacks in a prepare watcher of priority 0.

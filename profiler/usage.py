@@ -1,21 +1,29 @@
 """What a thread got of the machine: CPU time, and time spent ready in the kernel's run queue without a CPU.
 
+It also tells who waits for the GIL: CPython waits for it in naps of a switch interval, so a thread that waits wakes
+up once in each (the third field of schedstat counts how often it got a CPU); one that sleeps for a reason of its own,
+or that was stopped with the whole process, does not.
+
 A slice that was long because the machine ran something else is nobody's fault, and only the kernel knows. The
 second field of `/proc/self/task/TID/schedstat` is that waiting time in ns; reading it costs 0.5 us
 (measured), so it is read in the slow paths only. The hub's CPU clock can be read from any thread.
-Limits: without CONFIG_SCHED_INFO the waits read as 0 and `sees_waits` is False; time stolen by a hypervisor
-is in neither.
+Time stolen by a hypervisor is in none of these, but in `/proc/stat`, in steps of 10 ms and of all CPUs together.
+Limits: without CONFIG_SCHED_INFO the waits read as 0 and `sees_waits` is False.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from profiler.native import get_ident, get_native_id
 
-_FILE_BYTES = 128  # holds three 64-bit numbers, or a pid, a name and a state
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FILE_BYTES = 128  # holds three 64-bit numbers, or a pid, a name and a state, or the sums of all CPUs' times
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Usage(NamedTuple):
@@ -24,6 +32,16 @@ class Usage(NamedTuple):
     at_s: float
     cpu_s: float  # the hub's thread, on a CPU
     wait_s: float  # the hub's thread, ready but without a CPU
+    others_s: float = 0.0  # all other threads of the process, on a CPU
+    wakes: int = 0  # how often the hub's thread got a CPU
+    turns: int = 0  # of the loop, each of which may wake it once
+
+
+class Own(NamedTuple):
+    """One reading of the watchdog's own thread: as `Usage.wait_s` and `Usage.wakes`."""
+
+    wait_s: float = 0.0
+    wakes: int = 0
 
 
 class Meter:
@@ -34,23 +52,36 @@ class Meter:
         self._hub_fd = _open("schedstat")
         self._state_fd = _open("stat")
         self._own_fd = -1
+        self._machine_fd = _open_file("/proc/stat")
         self.sees_waits = self._hub_fd >= 0
+        self.turns: Callable[[], int] = int  # set by who counts them
 
     def watch_this_thread(self) -> None:
         """Count the calling thread as the watchdog's."""
         self._own_fd = _open("schedstat")
 
     def read(self) -> Usage:
-        """From any thread; about 2 us."""
-        return Usage(
-            time.perf_counter(),
-            time.clock_gettime(self._cpu_clock),
-            _run_queue_wait_s(self._hub_fd),
-        )
+        """From any thread; about 3 us."""
+        turns = self.turns()
+        wait_s, wakes = _schedstat(self._hub_fd)  # first: it gives the GIL up
+        cpu_s, others_s = self.cpu()
+        return Usage(time.perf_counter(), cpu_s, wait_s, others_s, wakes, turns)
 
-    def own_wait_s(self) -> float:
-        """What `Usage.wait_s` is for the hub, for the watchdog; the kernel adds a wait when it is over."""
-        return _run_queue_wait_s(self._own_fd)
+    def cpu(self) -> tuple[float, float]:
+        """Of the hub's thread, and of all others, in seconds; never gives the GIL up."""
+        cpu_s = time.clock_gettime(self._cpu_clock)
+        return cpu_s, time.process_time() - cpu_s
+
+    def own(self) -> Own:
+        """Of the watchdog; the kernel adds a wait when it is over."""
+        return _schedstat(self._own_fd)
+
+    def stolen_s(self) -> float:
+        """Of all CPUs together; about 11 us."""
+        try:
+            return int(os.pread(self._machine_fd, _FILE_BYTES, 0).split()[8]) / _TICKS_A_SECOND
+        except (OSError, IndexError, ValueError):
+            return 0.0
 
     def hub_is_blocked(self) -> bool:
         """Whether the hub's thread is in a system call that waits, at this moment; False where that is not known.
@@ -65,23 +96,28 @@ class Meter:
 
     def close(self) -> None:
         """Nothing may be read afterwards."""
-        for fd in (self._hub_fd, self._own_fd, self._state_fd):
+        for fd in (self._hub_fd, self._own_fd, self._state_fd, self._machine_fd):
             if fd >= 0:
                 os.close(fd)
-        self._hub_fd = self._own_fd = self._state_fd = -1
+        self._hub_fd = self._own_fd = self._state_fd = self._machine_fd = -1
 
 
 def _open(name: str) -> int:
+    return _open_file(f"/proc/self/task/{get_native_id()}/{name}")
+
+
+def _open_file(path: str) -> int:
     try:
-        return os.open(f"/proc/self/task/{get_native_id()}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return -1
 
 
-def _run_queue_wait_s(fd: int) -> float:
+def _schedstat(fd: int) -> Own:
     if fd < 0:
-        return 0.0
+        return Own()
     try:
-        return int(os.pread(fd, _FILE_BYTES, 0).split()[1]) * 1e-9
-    except (OSError, IndexError, ValueError):  # the thread is gone
-        return 0.0
+        _, wait_ns, wakes = os.pread(fd, _FILE_BYTES, 0).split()
+        return Own(int(wait_ns) * 1e-9, int(wakes))
+    except (OSError, ValueError):  # the thread is gone
+        return Own()

@@ -23,9 +23,12 @@ from profiler.frames import capture_running
 from profiler.hook import SETTLE_S
 from profiler.model import Slice, Span
 from profiler.native import get_ident, sleep, start_thread
+from profiler.threads import Others, Wait
+from profiler.usage import Own
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from profiler.native import Signal
     from profiler.sites import Finding, SiteTable
@@ -35,6 +38,8 @@ SHORTEST_TICK_S = 0.003  # under that the thread would cost the hub more than ha
 LONGEST_TICK_S = 0.02  # so that stopping is prompt
 IDLE_AFTER_S = 0.1  # without a turn of the loop it looks less often: a wake-up alone takes 20 us on a virtual machine
 OPEN_S = 1.0  # a slice this long is stored before it ends: whoever kills the worker wants to know
+MAX_WAITS = 64  # for the GIL, remembered: those of the last slow slices
+STOLEN_EVERY_S = 0.05  # the machine's stolen time is read so often: 11 us each
 STOP_TIMEOUT_S = 1.0  # many ticks; a thread that does not stop within it is not waited for
 
 
@@ -44,6 +49,7 @@ class Watchdog:
     def __init__(
         self,
         peek: Callable[[], tuple[float, bool, Span | None]],
+        turn: Callable[[], float],
         finished: deque[Slice],
         meter: Meter,
         judge: Judge,
@@ -51,6 +57,7 @@ class Watchdog:
         threshold_s: float,
     ) -> None:
         self._peek = peek
+        self._turn = turn
         self._finished = finished
         self._meter = meter
         self._judge = judge
@@ -61,8 +68,13 @@ class Watchdog:
         self._hub_ident = get_ident()
         self._usage: Usage = meter.read()  # the latest reading of the hub
         self._idle_s = 0.0  # when it was last seen to have done nothing since that reading
-        self._own_wait_s = 0.0  # the latest reading of this thread
-        self._evidence = self._earlier = Evidence(0.0, self._usage, 0.0)  # of this slice; of the one seen before it
+        self._own = Own()  # the latest reading of this thread
+        self._evidence = self._earlier = Evidence(0.0, self._usage, self._own)  # of this slice; of the one seen before
+        self._turn_evidence = self._earlier_turn = self._evidence  # of this turn of the loop; of the one seen before
+        self._stolen_s = meter.stolen_s()  # the latest reading of that, and when it is to be read again
+        self._stolen_due_s = 0.0
+        self._waits: deque[Wait] = deque(maxlen=MAX_WAITS)
+        self._others = Others(self._hub_ident, self._hub_ident)
         self._settling: deque[Finding] = deque()
         self._open_due_s = OPEN_S
         self._stopping = False
@@ -81,14 +93,18 @@ class Watchdog:
 
     def _run(self) -> None:
         self._meter.watch_this_thread()
+        self._others = Others(self._hub_ident, get_ident())
         pause_s = self._tick_s
         while not self._stopping:
-            self._own_wait_s = self._meter.own_wait_s()
+            self._own = self._meter.own()
             due_s = time.perf_counter() + pause_s
             sleep(pause_s)
             woke_s = time.perf_counter()
             try:
                 pause_s = self._look(woke_s, max(0.0, woke_s - due_s))
+                if woke_s >= self._stolen_due_s:  # after the look, which a slow slice may have waited for
+                    self._stolen_due_s = woke_s + STOLEN_EVERY_S
+                    self._stolen_s = self._meter.stolen_s()
             except Exception:  # noqa: BLE001 - one bad look must not end all later ones
                 self._table.lose()
                 pause_s = self._tick_s
@@ -96,11 +112,16 @@ class Watchdog:
     def _look(self, woke_s: float, late_s: float) -> float:
         """Look once; returns how long to sleep."""
         start_s, polling, active = self._peek()
+        self._suspect(woke_s, late_s)  # before the GIL is given up
+        # While it idled it used no CPU, and wanted none.
+        before = self._usage._replace(at_s=max(self._usage.at_s, self._idle_s))
+        turn_s = self._turn()
+        if turn_s != self._turn_evidence.start_s:
+            self._earlier_turn = self._turn_evidence
+            self._turn_evidence = Evidence(turn_s, before, self._own, self._stolen_s)
         if start_s != self._evidence.start_s:
             self._earlier = self._evidence
-            # While it idled it used no CPU, and wanted none.
-            before = self._usage._replace(at_s=max(self._usage.at_s, self._idle_s))
-            self._evidence = Evidence(start_s, before, self._own_wait_s)
+            self._evidence = Evidence(start_s, before, self._own, self._stolen_s)
             self._open_due_s = OPEN_S
         elif polling:  # idle since the last look
             self._idle_s = woke_s
@@ -110,27 +131,57 @@ class Watchdog:
         if polling:
             self._read()
         else:
-            pause_s = self._watch(woke_s - start_s, late_s, active)
+            pause_s = self._watch(start_s, woke_s, late_s, active)
         self._resolve()
         self._settle(woke_s)
         return pause_s
 
-    def _watch(self, age_s: float, late_s: float, active: Span | None) -> float:
-        """The hub has been in one slice for `age_s`."""
+    def _suspect(self, woke_s: float, late_s: float) -> None:
+        """Note that this thread had to wait for the GIL, and who had it if that was another than the hub's."""
+        _, others_s = self._meter.cpu()
+        if late_s < self._judge.gil_wait_s:
+            self._others.quiet(others_s)
+            return
+        holder_s = others_s - self._usage.others_s
+        if holder_s >= late_s / 2:
+            self._waits.append(self._others.holder(woke_s - late_s, woke_s, holder_s))
+        else:
+            self._waits.append(Wait(woke_s - late_s, woke_s, holder_s))
+
+    def _watch(self, start_s: float, woke_s: float, late_s: float, active: Span | None) -> float:
+        """The hub has been in one slice since `start_s`."""
         evidence = self._evidence
-        frame = None
-        if age_s >= self._sample_from_s:
-            frame = sys._current_frames().get(self._hub_ident)  # noqa: SLF001 - the documented way
+        age_s = woke_s - start_s
+        turn_s = self._turn_evidence.start_s
+        frames: dict[int, FrameType] = {}
+        if woke_s - min(turn_s, start_s) >= self._sample_from_s:
+            frames = sys._current_frames()  # noqa: SLF001 - the documented way
         # First the stack: reading figures gives the GIL up.
-        stack, offset, collecting = capture_running(frame)
-        del frame  # it would keep its locals alive
-        blocked = bool(stack) and self._meter.hub_is_blocked()
-        own_wait_s = min(late_s, self._read())
-        if self._peek()[0] != evidence.start_s:  # a switch overtook us
+        look = capture_running(frames.get(self._hub_ident), held=late_s >= self._judge.gil_wait_s)
+        alone = not look.stack or self._judge.is_alone(frames, (self._hub_ident, get_ident()))
+        frames.clear()  # they would keep their locals alive
+        if self._peek()[0] != start_s:  # a switch overtook us
+            return SHORTEST_TICK_S
+        blocked = bool(look.stack) and self._meter.hub_is_blocked()
+        slept = self._read()
+        overtaken = self._peek()[0] != start_s  # since the stack was taken, so that is good
+        own_wait_s = min(late_s, slept.wait_s)
+        if look.stack:
+            sample = Sample(
+                age_s=age_s,
+                late_s=late_s - own_wait_s,
+                own_wait_s=own_wait_s,
+                wakes=slept.wakes,
+                look=look,
+                blocked=blocked and not overtaken,
+                alone=alone,
+            )
+            if age_s >= self._sample_from_s:
+                evidence.add(sample)
+            self._turn_evidence.add(sample._replace(age_s=woke_s - turn_s))
+        if overtaken:
             return SHORTEST_TICK_S
         evidence.first = evidence.first or self._usage
-        if stack:
-            evidence.add(Sample(age_s, late_s - own_wait_s, own_wait_s, stack, offset, blocked, collecting))
         if age_s >= self._open_due_s:
             self._open_due_s = age_s + OPEN_S
             so_far = Slice(evidence.start_s, self._usage.at_s, active, 0.0, self._usage, (0.0, 0.0), ())
@@ -138,28 +189,33 @@ class Watchdog:
         # A long one needs fewer samples to be named, but the next one must not be missed.
         return min(max(SHORTEST_TICK_S, age_s / 16), 2 * self._tick_s)
 
-    def _read(self) -> float:
-        """Read the meter; returns for how long this thread has had no CPU since it went to sleep."""
-        asleep_s = self._own_wait_s
+    def _read(self) -> Own:
+        """Read the meter; returns what this thread has had since it went to sleep."""
+        asleep = self._own
         self._usage = self._meter.read()
-        self._own_wait_s = self._meter.own_wait_s()
-        return self._own_wait_s - asleep_s
+        self._own = self._meter.own()
+        return Own(self._own.wait_s - asleep.wait_s, self._own.wakes - asleep.wakes)
 
     def _resolve(self) -> None:
         """Find a place and a cause for each slice that the hook has finished."""
         unseen = self._evidence
         while self._finished:
             record = self._finished.popleft()
-            seen = [e for e in (self._evidence, self._earlier) if e.start_s == record.start_s]
-            evidence = seen[0] if seen else Evidence(record.start_s, unseen.before, unseen.own_wait_s)
+            if record.members > 1:
+                turns = (self._turn_evidence, self._earlier_turn)
+                seen = [e.since(record.start_s) for e in turns if e.start_s == record.turn[0]]
+            else:
+                seen = [e for e in (self._evidence, self._earlier) if e.start_s == record.start_s]
+            evidence = seen[0] if seen else Evidence(record.start_s, unseen.before, unseen.own, unseen.stolen_s)
             finding = self._find(record, evidence)
             record.place = finding.place
             self._settling.append(finding)
             # The next one, if it was not seen either, came after this.
-            unseen = Evidence(record.end_s, record.usage, unseen.own_wait_s)
+            unseen = Evidence(record.end_s, record.usage, unseen.own, unseen.stolen_s)
 
     def _find(self, record: Slice, evidence: Evidence) -> Finding:
-        return self._judge.find(record, evidence, self._own_wait_s - evidence.own_wait_s)
+        own_wait_s = self._own.wait_s - evidence.own.wait_s
+        return self._judge.find(record, evidence, own_wait_s, self._meter.stolen_s() - evidence.stolen_s, self._waits)
 
     def _settle(self, now_s: float) -> None:
         """Harm is still added to a slice after its end, while those behind it get their turn."""

@@ -110,20 +110,20 @@ _Compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.P
 
 
 def _compare(one: Any, other: Any) -> int:
-    return int(one[0] - other[0])  # stalls
+    return int(one[0] - other[0])
 
 
 def _c_sort(size: int) -> None:
     numbers = (ctypes.c_int * size)(*(n * 7919 % 10_007 for n in gently(range(size))))
-    _libc.qsort(numbers, size, ctypes.sizeof(ctypes.c_int), _Compare(_compare))
+    _libc.qsort(numbers, size, ctypes.sizeof(ctypes.c_int), _Compare(_compare))  # stalls
 
 
 _c_sorted = Sized(_c_sort, lambda size: size, 100, power=1.1)
 
 
-@stall("callback", "python", at=_compare)
+@stall("callback", "native", at=_c_sort)
 def stall_callback(ms: int = DEFAULT_MS) -> None:
-    """C that calls back into Python, thousands of times."""
+    """C that calls back into Python, thousands of times: most of it is C's, which makes each call and converts."""
     _c_sort(_c_sorted.size(ms))
 
 
@@ -136,6 +136,25 @@ def yield_callback(ms: int = DEFAULT_MS) -> None:
 def _plain_c_sort(size: int) -> None:
     numbers = (ctypes.c_int * size)(*(n * 7919 % 10_007 for n in range(size)))
     _libc.qsort(numbers, size, ctypes.sizeof(ctypes.c_int), _Compare(_compare))
+
+
+def _key(number: int) -> int:
+    return sum([number * n % 7 for n in range(50)])  # stalls
+
+
+_keyed = Sized(lambda size: sorted(range(size), key=_key), lambda size: size, 300)
+
+
+@stall("sort_key", "python", at=_key)
+def stall_sort_key(ms: int = DEFAULT_MS) -> int:
+    """C that calls back too, but nearly all of it is the key's."""
+    return sorted(range(_keyed.size(ms)), key=_key)[0]
+
+
+@twin("sort_key")
+def yield_sort_key(ms: int = DEFAULT_MS) -> int:
+    keys = {number: _key(number) for number in gently(range(_keyed.size(ms)))}
+    return sorted(keys, key=keys.__getitem__)[0]
 
 
 @stall("import", "python", at=slow_import)

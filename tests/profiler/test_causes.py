@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from profiler.causes import Kind, Shares, judge, shares
+from profiler.causes import Kind, Shares, Verdict, judge, shares
 from profiler.usage import Usage
 
 THRESHOLD_MS = 10
@@ -18,15 +18,37 @@ def split(
     blocked: float = 0.0,
     overload: float = 0.0,
     gc: float = 0.0,
+    others: float = 0.0,
+    gil: tuple[float, float] = (0.0, 0.0),
+    shut_out: float = 0.0,
+    alone: bool = True,
 ) -> Shares:
-    return Shares(*(ms / 1000 for ms in (length, cpu, cpu, starved, blocked, max(overload, starved), gc)))
+    """`gil`: the hub waited for it at least and at most so long."""
+    return Shares(
+        length_s=length / 1000,
+        cpu_least_s=cpu / 1000,
+        cpu_most_s=cpu / 1000,
+        starved_s=starved / 1000,
+        blocked_s=blocked / 1000,
+        overload_s=max(overload, starved) / 1000,
+        gc_s=gc / 1000,
+        others_s=others / 1000,
+        gil_least_s=gil[0] / 1000,
+        gil_most_s=gil[1] / 1000,
+        shut_out_s=shut_out / 1000,
+        alone=alone,
+    )
 
 
-def verdict(share: Shares, *, sees_waits: bool = True, **samples_ms: float) -> str:
+def judged(share: Shares, samples_ms: dict[str, float], **options: bool) -> Verdict:
     weights = {kind: samples_ms.get(kind.name.lower(), 0.0) / 1000 for kind in Kind}
-    judged = judge(share, weights, threshold_s=THRESHOLD_MS / 1000, sees_waits=sees_waits)
-    assert judged.innocent == (judged.cause == "starved")
-    return judged.cause
+    return judge(share, weights, threshold_s=THRESHOLD_MS / 1000, **{"sees_waits": True, **options})
+
+
+def verdict(share: Shares, samples_ms: dict[str, float], **options: bool) -> str:
+    found = judged(share, samples_ms, **options)
+    assert found.innocent == (found.cause in ("starved", "gil"))
+    return found.cause
 
 
 @pytest.mark.parametrize(
@@ -40,7 +62,18 @@ def verdict(share: Shares, *, sees_waits: bool = True, **samples_ms: float) -> s
         (split(75, cpu=74, gc=70), {"inside": 74}, "gc"),
         (split(30, cpu=30), {}, "unknown"),
         (split(30, cpu=30), {"asked": 15, "held": 15}, "unknown"),  # samples that do not agree
-        (split(30, cpu=2), {"held": 28}, "unknown"),  # off the CPU with the GIL, its own or another's
+        (split(30, cpu=1, gil=(0, 10)), {"held": 28}, "blocking"),  # a sleep with the GIL
+        (split(30, cpu=1, gil=(0, 30), alone=False), {"held": 28}, "blocking"),
+        (split(30, cpu=1, gil=(20, 30)), {"held": 28}, "unknown"),  # it waited for the GIL, but whose?
+        (split(30, cpu=1, overload=4), {"held": 28}, "unknown"),  # or for somebody without a CPU
+        (split(30, cpu=1, gil=(20, 30), others=29), {"held": 28}, "gil"),
+        (split(30, cpu=1, gil=(20, 30), others=29), {}, "gil"),
+        (split(30, cpu=1, gil=(20, 30), shut_out=28, alone=False), {"held": 28}, "gil"),  # another sleeps with it
+        (split(30, cpu=1, gil=(0, 5), others=29), {"asked": 28}, "unknown"),
+        (split(30, cpu=1, gil=(0, 5), others=29, blocked=28), {"free": 29}, "blocking"),  # meanwhile others work
+        (split(45, cpu=15, gil=(25, 35), others=30), {"asked": 44}, "python"),  # slow enough by itself
+        (split(30, cpu=1), {"frozen": 29}, "starved"),  # the process was stopped
+        (split(30, cpu=15, gc=16, starved=22), {"inside": 16}, "starved"),
         (split(30, cpu=1, starved=28), {"free": 30}, "starved"),
         (split(60, cpu=30, starved=30), {"asked": 55}, "python"),  # starved, but slow without that too
         (split(65, cpu=1, starved=37), {"asked": 9}, "starved"),  # waited for a thread that had no CPU
@@ -50,16 +83,29 @@ def verdict(share: Shares, *, sees_waits: bool = True, **samples_ms: float) -> s
     ],
 )
 def test_evidence_decides_the_cause(share: Shares, samples: dict[str, float], cause: str) -> None:
-    assert verdict(share, **samples) == cause
+    assert verdict(share, samples) == cause
 
 
 def test_without_the_kernels_figures_what_is_off_the_cpu_stays_unknown() -> None:
-    assert verdict(split(30), free=30, sees_waits=False) == "unknown"
-    assert verdict(split(30, cpu=30), asked=30, sees_waits=False) == "python"
+    assert verdict(split(30), {"free": 30}, sees_waits=False) == "unknown"
+    assert verdict(split(30, cpu=30), {"asked": 30}, sees_waits=False) == "python"
 
 
-def usage(at_ms: float, cpu_ms: float, wait_ms: float) -> Usage:
-    return Usage(at_ms / 1000, cpu_ms / 1000, wait_ms / 1000)
+def test_a_hub_that_could_not_go_on_after_a_poll_waited_for_the_gil_if_anybody_else_felt_it() -> None:
+    assert judged(split(30, others=28), {}, polled=True) == Verdict("gil", innocent=True, on_cpu=False)
+    assert judged(split(30, shut_out=20), {}, polled=True).cause == "gil"
+    assert judged(split(30, starved=28), {}, polled=True).cause == "starved"
+    assert judged(split(30), {}, polled=True) == Verdict("unknown", innocent=True, on_cpu=False), "a clock was set"
+
+
+def test_a_convoy_is_one_unless_the_machine_or_another_thread_made_it_long() -> None:
+    assert judged(split(30, cpu=29), {"asked": 29}, convoy=True).cause == "convoy"
+    assert judged(split(30, cpu=8, starved=21), {"asked": 29}, convoy=True).cause == "starved"
+    assert judged(split(30, cpu=1, gil=(20, 30), others=29), {"held": 28}, convoy=True).cause == "gil"
+
+
+def usage(at_ms: float, cpu_ms: float, wait_ms: float, *, wakes: int = 0, turns: int = 0) -> Usage:
+    return Usage(at_ms / 1000, cpu_ms / 1000, wait_ms / 1000, wakes=wakes, turns=turns)
 
 
 def split_of(start_ms: float, before: Usage, first: Usage | None, end: Usage, **more: float) -> Shares:
@@ -74,6 +120,7 @@ def split_of(start_ms: float, before: Usage, first: Usage | None, end: Usage, **
         own_wait_s=own_wait_s,
         blocked_s=blocked_s,
         gc_s=0.0,
+        stolen_s=more.get("stolen", 0.0) / 1000,
     )
 
 
@@ -99,3 +146,17 @@ def test_a_reading_inside_the_slice_bounds_what_came_before_it() -> None:
 def test_time_seen_blocked_was_not_spent_in_the_run_queue_whatever_the_kernel_says() -> None:
     share = split_of(1000, usage(1000, 0, 0), usage(1004, 0, 0), usage(1030, 0, 30), blocked=28)
     assert share.starved_s == pytest.approx(0.002)
+
+
+def test_who_woke_up_in_each_switch_interval_may_have_waited_for_the_gil_all_the_time() -> None:
+    waited = split_of(1000, usage(998, 0, 0, wakes=50, turns=40), None, usage(1030, 0, 0, wakes=58, turns=42))
+    assert waited.gil_most_s == pytest.approx(0.030), "no longer than the slice"
+    assert waited.gil_least_s == pytest.approx(0.025), "two of the wakes may be those of two turns, one its first"
+    slept = split_of(1000, usage(998, 0, 0, wakes=50, turns=40), None, usage(1030, 0, 0, wakes=53, turns=42))
+    assert slept.gil_least_s == 0.0
+
+
+def test_time_that_a_hypervisor_took_is_nobodys_fault() -> None:
+    share = split_of(1000, usage(1000, 0, 0), None, usage(1030, 2, 0), stolen=25)
+    assert share.starved_s == pytest.approx(0.025)
+    assert verdict(share, {"held": 28}) == "starved"

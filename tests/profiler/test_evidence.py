@@ -12,10 +12,11 @@ import gevent.backdoor
 import pytest
 
 from profiler.evidence import MAX_SAMPLES, Evidence, Judge, Sample
-from profiler.frames import Application, Stack
+from profiler.frames import Application, Look, Stack
 from profiler.model import Slice
 from profiler.sites import Finding
-from profiler.usage import Usage
+from profiler.threads import Wait
+from profiler.usage import Own, Usage
 
 INTERVAL_MS = 5  # sys.getswitchinterval()
 
@@ -36,12 +37,27 @@ def searches(rows: list[int]) -> None:
     rows.sort()  # + 3
 
 
+def ends_by_searching(rows: list[int]) -> bool:
+    return 7 in rows  # + 1
+
+
 def at(function: Callable[..., object], line: int, *outer: tuple[Callable[..., object], int]) -> Stack:
     return tuple((one.__code__, one.__code__.co_firstlineno + plus) for one, plus in ((function, line), *outer))
 
 
-def sample(age_ms: float, stack: Stack, *, late_ms: float = 0.1, offset: int = -1, own_wait_ms: float = 0.0) -> Sample:
-    return Sample(age_ms / 1000, late_ms / 1000, own_wait_ms / 1000, stack, offset, blocked=False, collecting=False)
+def sample(
+    age_ms: float,
+    stack: Stack,
+    *,
+    late_ms: float = 0.1,
+    offset: int = -1,
+    caller_offset: int = -1,
+    own_wait_ms: float = 0.0,
+    wakes: int = 10,
+    callees: tuple[CodeType, ...] = (),
+) -> Sample:
+    look = Look(stack, offset, caller_offset, collecting=False, callees=callees)
+    return Sample(age_ms / 1000, late_ms / 1000, own_wait_ms / 1000, wakes, look, blocked=False, alone=True)
 
 
 def find(
@@ -51,14 +67,20 @@ def find(
     cpu_ms: float = 30,
     yielded: Stack = (),
     library_prefixes: Sequence[str] = (),
+    gc_ms: float = 0.0,
+    collected: Stack = (),
+    others_ms: float = 0.0,
+    wakes: int = 0,
+    waits: Sequence[Wait] = (),
 ) -> Finding:
     start = Usage(100.0, 0.0, 0.0)
-    end = Usage(100.0 + length_ms / 1000, cpu_ms / 1000, 0.0)
-    record = Slice(100.0, end.at_s, None, 0.0, end, (100.0, 0.0), yielded)
-    evidence = Evidence(100.0, start, 0.0)
+    end = Usage(100.0 + length_ms / 1000, cpu_ms / 1000, 0.0, others_ms / 1000, wakes)
+    record = Slice(100.0, end.at_s, None, gc_ms / 1000, end, (100.0, 0.0), yielded)
+    record.collected = collected
+    evidence = Evidence(100.0, start, Own())
     for one in samples:
         evidence.add(one)
-    return Judge(Application(library_prefixes), 0.01, sees_waits=True).find(record, evidence, 0.0)
+    return Judge(Application(library_prefixes), 0.01, sees_waits=True).find(record, evidence, 0.0, waits=waits)
 
 
 def test_the_line_of_the_application_is_named_not_that_of_the_library_it_called() -> None:
@@ -93,7 +115,9 @@ def offset_of(code: CodeType, line: int, opname: str) -> int:
     import dis
 
     return next(
-        one.offset for one in dis.get_instructions(code) if one.opname == opname and one.positions.lineno == line
+        one.offset
+        for one in dis.get_instructions(code)
+        if one.opname == opname and one.positions is not None and one.positions.lineno == line
     )
 
 
@@ -105,10 +129,52 @@ def test_c_code_that_held_the_gil_is_exact_if_only_the_call_seen_can_have_done_i
     assert found.verdict.cause == "native"
 
 
-def test_c_code_that_held_the_gil_is_not_exact_if_an_operator_before_the_call_may_have_done_it() -> None:
+def test_an_operator_before_the_call_that_is_seen_is_named_but_not_exactly() -> None:
     code = searches.__code__
     offset = offset_of(code, code.co_firstlineno + 3, "CALL")
-    assert not find([sample(28, at(searches, 3), late_ms=25, offset=offset)]).exact
+    found = find([sample(28, at(searches, 3), late_ms=25, offset=offset)])
+    assert (found.place.function, found.place.line) == ("searches", code.co_firstlineno + 1)
+    assert not found.exact
+
+
+def test_an_operator_at_the_end_of_a_function_is_found_when_only_its_caller_is_seen() -> None:
+    stack = at(json.dumps, 50)
+    found = find([sample(28, stack, late_ms=25, callees=(json.loads.__code__, ends_by_searching.__code__))])
+    assert (found.place.function, found.place.line) == (
+        "ends_by_searching",
+        ends_by_searching.__code__.co_firstlineno + 1,
+    )
+    assert (found.exact, found.library, found.verdict.cause) == (False, False, "native")
+
+
+def test_a_watchdog_that_did_not_wake_up_to_ask_for_the_gil_was_stopped_with_everybody() -> None:
+    found = find([sample(28, at(helper, 1), late_ms=25, wakes=1)], cpu_ms=1)
+    assert (found.verdict.cause, found.verdict.innocent) == ("starved", True)
+
+
+def test_a_long_collection_is_where_the_collector_was_called() -> None:
+    found = find([sample(28, at(handler, 1), late_ms=25)], gc_ms=28, collected=at(helper, 1, (handler, 2)))
+    assert (found.place.function, found.exact, found.verdict.cause) == ("helper", True, "gc")
+
+
+def test_the_thread_that_had_the_gil_is_named_and_the_hub_is_not() -> None:
+    hog = Look(at(helper, 1), offset_of(helper.__code__, helper.__code__.co_firstlineno + 1, "CALL"), -1, False, ())
+    waits = [Wait(100.001, 100.029, 0.028, hog), Wait(99.0, 99.9, 0.9, Look(at(handler, 1), -1, -1, False, ()))]
+    found = find([sample(28, at(handler, 1), late_ms=27)], cpu_ms=1, others_ms=28, wakes=8, waits=waits)
+    assert (found.place.function, found.exact) == ("helper", True)
+    assert (found.verdict.cause, found.verdict.innocent) == ("gil", True)
+
+
+def test_a_holder_of_the_gil_that_nobody_saw_accuses_nobody() -> None:
+    found = find([sample(28, at(handler, 1), late_ms=27)], cpu_ms=1, others_ms=28, wakes=8)
+    assert (found.place.file, found.verdict.cause) == ("", "gil")
+
+
+def test_what_was_seen_of_a_turn_before_its_convoy_began_is_left_out() -> None:
+    turn = Evidence(100.0, Usage(99.9, 0.0, 0.0), Own())
+    for age_ms in (5, 15, 25):
+        turn.add(sample(age_ms, at(handler, 1)))
+    assert [one.age_s for one in turn.since(100.01).samples] == pytest.approx([0.005, 0.015])
 
 
 def test_a_library_is_not_named_for_what_may_have_happened_before_it_was_called() -> None:
@@ -161,7 +227,7 @@ def test_with_the_application_on_the_stack_nothing_else_is_named() -> None:
 
 def test_a_long_slice_keeps_a_bounded_number_of_samples_and_all_of_its_time() -> None:
     found = find([sample(age, at(handler, 1 + age % 2)) for age in range(1, 20 * MAX_SAMPLES)], length_ms=1400)
-    evidence = Evidence(0.0, Usage(0.0, 0.0, 0.0), 0.0)
+    evidence = Evidence(0.0, Usage(0.0, 0.0, 0.0), Own())
     for age in range(1, 20 * MAX_SAMPLES):
         evidence.add(sample(age, at(handler, 1)))
     assert len(evidence.samples) < MAX_SAMPLES

@@ -273,7 +273,7 @@ def test_a_body_made_by_c_code_is_seen_as_the_middlewares_not_as_the_end_of_a_sl
         blocks: Any = iter(Server(Middleware(lambda e, s: map(bytes, [b"one"]))).call())
         return cast("FrameType", blocks.gi_frame)
 
-    ((code, _), *_), _, _ = capture_running(in_a_greenlet(frame_of_body))
+    (code, _), *_ = capture_running(in_a_greenlet(frame_of_body)).stack
     assert code.co_qualname == "_Body.__iter__"
 
 

@@ -1,0 +1,112 @@
+"""What kept the hub for long: slow slices, convoys of short ones, and polls after which it did not get the GIL.
+
+The hook's rare half, on the hub: it makes the records that the watchdog finds a place and a cause for, and that
+requests which were kept waiting are charged to. Apart from the hook, since none of it is worth compiling.
+A poll is late when libev stamped its return (`loop.now()`, which needs no GIL) long before the first callback after it
+ran; the clocks compared may be set while it polls, so it needs a witness before anybody is said to have held the
+GIL (causes.py).
+Bounds: `RECENT` records that a request may have been behind, `MAX_FINISHED` that wait for the watchdog.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from profiler.convoy import Convoys
+from profiler.frames import capture, capture_running
+from profiler.model import Slice
+
+if TYPE_CHECKING:
+    from greenlet import greenlet
+
+    from profiler.collector import Collector
+    from profiler.frames import Stack
+    from profiler.model import Span
+    from profiler.usage import Meter
+
+RECENT = 16  # slow slices that a queued request may still have been behind
+MAX_FINISHED = 1000  # slow slices the watchdog has yet to read: at 10 ms each, 10 s of a hub doing nothing else
+
+
+class Stalls:
+    """Told of slices that are worth a look. Only the hub's thread calls it."""
+
+    def __init__(
+        self, hub: Any, meter: Meter, collector: Collector, finished: deque[Slice], threshold_s: float
+    ) -> None:
+        self._hub = hub
+        self._meter = meter
+        self._collector = collector
+        self._finished = finished
+        self._threshold_s = threshold_s
+        self._convoys = Convoys(threshold_s)
+        self._convoy: Slice | None = None  # of this turn
+        self._turn = (0.0, 0.0)  # as in Slice
+        self._turns = 0
+        self.recent: deque[Slice] = deque(maxlen=RECENT)
+        self.count = 0
+        self.dropped = 0
+
+    def turn(self, number: int, began_s: float, cpu_s: float) -> None:
+        """Of which turn the next ones are: its number, its begin, and the CPU time of the hub's thread then."""
+        self._turns = number
+        self._turn = began_s, cpu_s
+
+    def ended(self, origin: greenlet, start_s: float, end_s: float, span: Span | None) -> Slice | None:
+        """A slice has, that may be slow or part of a convoy; returns it if it is slow."""
+        if end_s - start_s < self._threshold_s:
+            self._join(start_s, end_s, span)
+            return None
+        self.end_of_turn()
+        self._convoys.stalled(self._turns, end_s)
+        record = self._record(start_s, end_s, span, () if origin is self._hub else capture(origin.gr_frame))
+        record.gc_s = self._collector.spent_s(start_s)
+        record.collected = self._collector.where(start_s)
+        self._finish(record)
+        return record
+
+    def end_of_turn(self) -> None:
+        """The hub polls next: a convoy ends here."""
+        convoy = self._convoy
+        if convoy is not None:
+            convoy.usage = self._meter.read()
+            self._convoy = None
+            self._finish(convoy)
+
+    def late_poll_s(self, began_s: float, now_s: float) -> float:
+        """A poll that began then is over: when it really returned. Keeps a record if that is long ago."""
+        late_s: float = min(time.time() - self._hub.loop.now(), now_s - began_s)
+        if late_s < self._threshold_s:
+            return now_s
+        record = self._record(now_s - late_s, now_s, None, ())
+        record.polled = True
+        # Whoever had the GIL may have gone on when the watchdog gets it.
+        frames = sys._current_frames()  # noqa: SLF001 - the documented way
+        record.threads = {ident: capture_running(frame, held=True) for ident, frame in frames.items()}
+        self._convoys.stalled(self._turns + 1, now_s)
+        self._finish(record)
+        return now_s - late_s
+
+    def _join(self, start_s: float, end_s: float, span: Span | None) -> None:
+        part = self._convoys.add(self._turns, self._turn[0], start_s, end_s, span)
+        if part is None:
+            return
+        if self._convoy is None:
+            self._convoy = self._record(part.since_s, end_s, span, ())
+        self._convoy.end_s = end_s
+        self._convoy.members = part.members
+
+    def _record(self, start_s: float, end_s: float, span: Span | None, yielded: Stack) -> Slice:
+        self.count += 1
+        record = Slice(start_s, end_s, span, 0.0, self._meter.read(), self._turn, yielded)
+        self.recent.append(record)
+        return record
+
+    def _finish(self, record: Slice) -> None:
+        if len(self._finished) < MAX_FINISHED:
+            self._finished.append(record)
+        else:
+            self.dropped += 1

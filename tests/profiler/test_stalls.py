@@ -1,0 +1,78 @@
+"""What kept the hub, other than a slow slice: convoys of short ones, and polls after which it did not get the GIL."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+import gevent
+import greenlet
+import pytest
+
+import profiler
+from profiler.model import Slice
+from profiler.native import sleep, start_thread
+from tests.profiler.test_hook import run_in_request, spin
+
+
+def finished(session: profiler.Session) -> list[Slice]:
+    """What the watchdog has yet to look at."""
+    return list(session._watchdog._finished)
+
+
+@pytest.fixture
+def unwatched(install: Callable[..., profiler.Session]) -> profiler.Session:
+    """A session whose watchdog has been stopped, so that records stay; no busy machine makes short slices slow."""
+    session = install(slow_slice_ms=100)
+    session._watchdog.stop()
+    for _ in range(3):  # that was a stall, and may have a backlog
+        gevent.sleep(0.001)
+    session._watchdog._finished.clear()
+    return session
+
+
+def test_many_short_slices_of_one_turn_are_one_record(unwatched: profiler.Session) -> None:
+    span = run_in_request(unwatched, lambda: gevent.joinall([gevent.spawn(spin, 0.006) for _ in range(20)]))
+    convoys = [record for record in finished(unwatched) if record.members > 1]
+    assert len(convoys) == 1
+    assert 20 <= convoys[0].members <= 22, "with the greenlet that spawns them, if that takes long enough"
+    assert convoys[0].length_s >= 0.12
+    assert convoys[0].span is span
+
+
+def test_a_convoy_is_charged_to_the_requests_that_waited_behind_it(unwatched: profiler.Session) -> None:
+    hub = unwatched.hub
+    spans: list[profiler.Span] = []
+
+    def short() -> None:
+        spans.append(unwatched.begin("GET /short", f"request-{len(spans)}", unwatched.turn.ready_ns))
+        spin(0.006)
+        unwatched.end(spans[-1])
+
+    for _ in range(20):
+        hub.loop.run_callback(greenlet.greenlet(short, hub).switch)
+    gevent.sleep(0.01)
+    (convoy,) = [record for record in finished(unwatched) if record.members > 1]
+    assert convoy.span is not None
+    assert convoy.span.route == "GET /short"
+    assert 3 <= convoy.victims < 20, "those who waited when the ones before them had used up the threshold"
+    assert convoy.harm_s >= convoy.victims * 0.1
+    assert spans[0].blamed is None, "nobody was before it"
+    assert [culprit for culprit, _ in spans[-1].blamed or ()] == [convoy]
+
+
+def test_a_hub_that_does_not_get_the_gil_back_after_a_poll_was_kept_from_then_on(unwatched: profiler.Session) -> None:
+    def hog() -> None:
+        sleep(0.2)  # the hub polls by then
+        ctypes.PyDLL(None).usleep(600_000)  # with the GIL
+
+    start_thread(hog)
+    span = unwatched.begin("GET /", "r")
+    gevent.sleep(0.4)
+    unwatched.end(span)
+    (kept,) = [record for record in finished(unwatched) if record.polled]
+    assert kept.length_s == pytest.approx(0.4, abs=0.15), "the timer was due after 0.4 s, the GIL was free after 0.8"
+    assert span.blamed is not None
+    assert kept in [culprit for culprit, _ in span.blamed]
+    assert span.queued_s == pytest.approx(kept.length_s, abs=0.05)
+    assert span.waiting_s == pytest.approx(0.4, abs=0.1)

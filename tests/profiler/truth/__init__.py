@@ -1,0 +1,1 @@
+"""The ground truth as a program: see __main__.py."""
