@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable
 
 import gevent
@@ -62,17 +63,22 @@ def test_a_convoy_is_charged_to_the_requests_that_waited_behind_it(unwatched: pr
 
 
 def test_a_hub_that_does_not_get_the_gil_back_after_a_poll_was_kept_from_then_on(unwatched: profiler.Session) -> None:
+    ended_s: list[float] = []
+
     def hog() -> None:
         sleep(0.2)  # the hub polls by then
         ctypes.PyDLL(None).usleep(600_000)  # with the GIL
+        ended_s.append(time.perf_counter())
 
     start_thread(hog)
+    began_s = time.perf_counter()
     span = unwatched.begin("GET /", "r")
     gevent.sleep(0.4)
     unwatched.end(span)
     (kept,) = [record for record in finished(unwatched) if record.polled]
-    assert kept.length_s == pytest.approx(0.4, abs=0.15), "the timer was due after 0.4 s, the GIL was free after 0.8"
-    assert span.blamed is not None
-    assert kept in [culprit for culprit, _ in span.blamed]
+    assert began_s + 0.39 < kept.start_s < kept.end_s - 0.1, "from when the timer was due"
+    while not ended_s:
+        gevent.sleep(0.001)
+    assert kept.end_s == pytest.approx(ended_s[0], abs=0.1), "to when the GIL was free again"
+    assert kept in [culprit for culprit, _ in span.blamed or ()]
     assert span.queued_s == pytest.approx(kept.length_s, abs=0.05)
-    assert span.waiting_s == pytest.approx(0.4, abs=0.1)
