@@ -20,8 +20,8 @@ from typing import Any
 
 from profiler.causes import Verdict
 from profiler.frames import Place
-from profiler.hook import BATCH, Counts
-from profiler.model import Slice, Span
+from profiler.hook import BATCH
+from profiler.model import Counts, Slice, Span
 from profiler.recorder import Recorder
 from profiler.routes import Routes
 from profiler.sites import Finding, SiteTable
