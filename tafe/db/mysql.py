@@ -19,6 +19,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import itertools
+import re
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -48,6 +49,8 @@ _SOON_ENDED_S = 1.0
 # A check before use must not make a request late: a server that does not answer a ping in half a second is no use.
 PING_TIMEOUT_S = 0.5
 
+# The server's way to name an account: 'user'@'host'.
+_ACCOUNT = re.compile(r"'[^']*'@'[^']*'")
 _IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
 _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 # What reading an answer raises when it is not what it should be. Any other exception was thrown into the greenlet from
@@ -329,7 +332,8 @@ class MySQLConnection:
         if number in FATAL_STATEMENTS:
             self._wire.drop()
         kind = IntegrityError if isinstance(error, pymysql.IntegrityError) or number in CONSTRAINTS else QueryError
-        return kind(f"({number}) {error.args[1] if len(error.args) > 1 else ''}", number=number)
+        text = _ACCOUNT.sub("...", str(error.args[1])) if len(error.args) > 1 else ""
+        return kind(f"({number}) {text}", number=number)
 
 
 def _timed_out(error: BaseException) -> bool:

@@ -43,9 +43,10 @@ class FakeServer:
     `statements` has what was received, except those of every login; `peers` each connection's port by its number.
     """
 
-    def __init__(self, answer: Answer, *, version: str = MYSQL_8) -> None:
+    def __init__(self, answer: Answer, *, version: str = MYSQL_8, refuses: bytes = b"") -> None:
         self._answer = answer
         self._version = version
+        self._refuses = refuses  # every login
         self.statements: list[str] = []
         self.peers: dict[int, int] = {}
         self.logins: list[bytes] = []  # what clients sent to log in, and then to a further question, if there is one
@@ -68,6 +69,9 @@ class FakeServer:
             if self.asks:
                 client.sendall(protocol.packets([b"\xfe" + self.asks + b"\0"], first=2))
                 self.logins.append(_read(client))
+                return
+            if self._refuses:
+                client.sendall(protocol.packets([self._refuses], first=2))
                 return
             client.sendall(protocol.packets([protocol.ok()], first=2))
             while (command := _read(client)) and command[0] != _QUIT:
