@@ -275,6 +275,7 @@ class MySQLConnection:
         if timeout_s is None:
             self._limit = self._read_limit if statement.is_read else self._write_limit
             return text
+        sql_.check_timeout(timeout_s)
         dialect = self._wire.dialect
         limited = None if dialect is None else dialect.limit(text, timeout_s)
         self._limit = _Limit.of("timeout_s", timeout_s, server=limited is not None)

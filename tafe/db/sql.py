@@ -109,6 +109,12 @@ def check(statement: Statement, params: Sequence[Any]) -> None:
             raise QueryError(f"an empty list matches nothing and is not valid SQL: {shown(statement)}")
 
 
+def check_timeout(timeout_s: Any) -> None:
+    """Raise `QueryError` unless a statement can be given so long; as long as the database's own limit may be."""
+    if not isinstance(timeout_s, int | float) or isinstance(timeout_s, bool) or not 0.001 <= timeout_s <= 86_400:
+        raise QueryError(f"timeout_s={timeout_s!r} cannot be used: it is 0.001 to 86400 seconds, or left out")
+
+
 def expanded(statement: Statement, params: Sequence[Any]) -> tuple[str, list[Any]]:
     """For SQLite: the text and flat values, each list value spread over as many `?` as it has members."""
     text = [statement.pieces[0]]

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from tafe.db.mysql import MySQLDriver
-from tafe.errors import DatabaseUnavailable, QueryTimeout
+from tafe.errors import DatabaseUnavailable, QueryError, QueryTimeout
 from tests.db.fake_server import FakeServer, done, refused, table
 
 if TYPE_CHECKING:
@@ -113,6 +113,14 @@ def test_the_server_ends_a_statement_after_its_own_timeout_and_nothing_of_it_is_
 def test_a_timeout_of_its_own_may_be_longer_than_the_database_s(database: Database) -> None:
     assert database.fetch_one("SELECT SLEEP(0.3) AS s", timeout_s=2) == {"s": 0}
     assert database.fetch_one("SELECT @@max_statement_time AS s") == {"s": 0.2}
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, 1e9, float("nan"), True, "1"])
+def test_a_timeout_that_cannot_be_used_is_an_error_and_nothing_is_sent(database: Database, timeout_s: Any) -> None:
+    with pytest.raises(QueryError, match=r"timeout_s=.* cannot be used: it is 0\.001 to 86400 seconds"):
+        database.execute("UPDATE items SET n = 1", timeout_s=timeout_s)
+    assert database.fetch_one("SELECT SUM(n) AS n FROM items") == {"n": 0}
+    assert database.stats.discarded == 0
 
 
 def test_only_the_statement_that_took_too_long_is_undone_in_a_transaction(database: Database) -> None:
