@@ -87,7 +87,7 @@ class Threads:
         timer = None
         if timeout_s is not None:
             timer = self._hub.loop.timer(max(0.0, timeout_s))
-            timer.start(greenlet.switch, timer)
+            timer.start(greenlet.switch, timer, update=True)  # the loop's own time is that of its last turn
         call.parked = greenlet
         try:
             woken_by = self._hub.switch()
@@ -158,7 +158,7 @@ class Threads:
     def _watch_turn(self) -> None:
         if self._turn_over is None:
             self._turn_over = self._hub.loop.timer(_TURN_S)
-            self._turn_over.start(self._pass_on)
+            self._turn_over.start(self._pass_on, update=True)
 
     def _pass_on(self) -> None:
         if self._turn_over is not None:
