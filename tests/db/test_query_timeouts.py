@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from tests.services.mariadb import MariaDB
 
 READERS = pytest.mark.parametrize("reader", ["fast", "stock"])
-LOOP = "CREATE PROCEDURE wait_often() BEGIN FOR i IN 1..200 DO DO SLEEP(0.05); END FOR; END"
+# Nothing that would notice that the client is gone, as SLEEP does; some minutes.
+BUSY = "BENCHMARK(1000000000, MD5('x'))"
+LOOP = "CREATE PROCEDURE work_often() BEGIN FOR i IN 1..1000 DO DO BENCHMARK(50000, MD5('x')); END FOR; END"
 
 
 @pytest.fixture
@@ -245,14 +247,14 @@ def test_a_procedure_that_was_given_up_is_ended_on_the_server(database: Database
     database.execute(LOOP)
     before = number_of(database)
     with pytest.raises(QueryTimeout, match="no answer within timeout_s"):
-        database.execute("CALL wait_often()", timeout_s=0.1)
+        database.execute("CALL work_often()", timeout_s=0.1)
     wait_until(lambda: not runs(mariadb, before))
     assert number_of(database) != before
 
 
 def test_what_a_killed_greenlet_waited_for_is_ended_on_the_server(database: Database, mariadb: MariaDB) -> None:
     before = number_of(database)
-    asking = gevent.spawn(database.fetch_one, "SELECT SLEEP(20)", timeout_s=30)
+    asking = gevent.spawn(database.fetch_one, f"SELECT {BUSY}", timeout_s=8)
     wait_until(lambda: runs(mariadb, before))
     asking.kill()
     wait_until(lambda: not runs(mariadb, before))
