@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import chaos, crowd, fairness, machine, soak, strictness, table, threads, transfer
+from benchmarks import chaos, crowd, fairness, machine, soak, sqlite_delay, strictness, table, threads, transfer
 
 SCHEMA = "tafe.benchmark/2"
 _MIB = 1 << 20
@@ -49,6 +49,9 @@ SECTIONS = {
         {"size_bytes": 64 * _MIB, "rounds": 1, "peers": False},
     ),
     "threads": Section("latency by offered rate, beside threads", threads.run, threads.table, threads.QUICK),
+    "sqlite": Section(
+        "how late SQLite's threads make a timer", sqlite_delay.run, sqlite_delay.table, sqlite_delay.QUICK
+    ),
     "soak": Section("memory over many requests", soak.run, soak.table, {"requests": 30_000, "interval_s": 1}),
     "chaos": Section(
         "rows, connections and memory while the database is disturbed", chaos.run, chaos.table, chaos.QUICK
