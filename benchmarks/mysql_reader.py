@@ -27,6 +27,7 @@ READERS = ("stock", "fast", "database")
 SHAPES = {"one row": contract.QUERY, "100 x 10": "SELECT * FROM wide WHERE id <= 100"}
 COUNTED = {"one row": 1000, "100 x 10": 60}  # queries under valgrind: some seconds each
 WARM_UP = 100  # queries until the interpreter has specialised its bytecode
+PATIENCE_S = 60.0  # under valgrind a login takes a second, and nothing of it is to be counted as slow
 _WIDE = (
     "CREATE TABLE wide (id INT PRIMARY KEY, customer BIGINT, price DECIMAL(10,2), score DOUBLE, active TINYINT, "
     "name VARCHAR(40), email VARCHAR(80), note TEXT, made DATETIME, born DATE)"
@@ -44,7 +45,14 @@ def asker(reader: str, sql: str) -> Callable[[], Any]:
     if reader == "database":
         from tafe.db import Database
 
-        database = Database.from_url(os.environ[contract.DATABASE_URL_VARIABLE], min_size=1, max_size=1)
+        database = Database.from_url(
+            os.environ[contract.DATABASE_URL_VARIABLE],
+            min_size=1,
+            max_size=1,
+            connect_timeout_s=PATIENCE_S,
+            read_timeout_s=PATIENCE_S,
+            slow_query_s=PATIENCE_S,
+        )
         database.open()
         return lambda: database.fetch_all(sql, params)
 
