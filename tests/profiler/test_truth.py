@@ -12,6 +12,7 @@ import pytest
 
 from apps.zoo import ZOO
 from apps.zoo.table import Exhibit
+from profiler.sites import HUB_ROUTE
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]  # a process that stalls a hundred times for 30 ms
 
@@ -57,10 +58,15 @@ def test_a_stall_is_seen_at_its_line_with_its_cause(name: str, done: dict[str, A
     assert site["busy_ms"]["p50"] >= 15
 
 
-def test_nothing_else_is_accused(done: dict[str, Any]) -> None:
-    known = {(exhibit.file, line) for exhibit in ZOO.values() for line in exhibit.lines}
+def test_no_innocent_line_is_accused(done: dict[str, Any]) -> None:
     accused = [site for site in done["report"]["sites"] if not site["innocent"] and site["file"]]
-    assert [site for site in accused if (site["file"], site["line"]) not in known] == []
+    assert [site for site in accused if site["file"].endswith("cooperative.py")] == []
+    # A machine that takes the CPU away may make other lines of the zoo slow, but they work for a stall's request.
+    routes = {f"GET /stall/{name}" for name in ZOO} | {HUB_ROUTE}
+    assert [site for site in accused if not set(site["routes"]) <= routes] == []
+    if done["visits"] == done["undisturbed"]:
+        known = {(exhibit.file, line) for exhibit in ZOO.values() for line in exhibit.lines}
+        assert [site for site in accused if (site["file"], site["line"]) not in known] == []
 
 
 def test_every_request_was_served_and_counted(done: dict[str, Any]) -> None:
