@@ -1,6 +1,9 @@
 """The ground truth: every stall of the zoo, visited a known number of times under cooperative traffic.
 
-    python -m tests.profiler.truth DIRECTORY [--visits N] [--cooperative N] [--names NAME ...]
+    python -m tests.profiler.truth DIRECTORY [--visits N] [--cooperative N] [--busy N] [--names NAME ...]
+
+    --visits 0 --cooperative 200000 --names     nothing may be accused (some ten minutes)
+    --visits 1 --busy 20                        on two CPUs, ten times overloaded: only the zoo's own lines may be
 
 The zoo's application is served as a server would: each request a raw greenlet, started by a callback of the hub. Every
 2 ms a cooperative request starts, and in between the stalls are visited one after the other. Prints as JSON what was
@@ -20,6 +23,8 @@ import gc  # noqa: E402
 import glob  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
 import time  # noqa: E402
 from collections import Counter  # noqa: E402
 from collections.abc import Callable  # noqa: E402
@@ -38,6 +43,7 @@ STALL_MS = 30
 EVERY_S = 0.002
 UNDISTURBED_S = 0.003  # without a CPU, of a visit: a third of the threshold
 TRIES = 3
+BURN = "import os\nwhile os.getppid() == {}: sum(range(10000))"
 PATIENCE_S = 30.0
 
 client = app.test_client()
@@ -91,8 +97,11 @@ def main() -> None:
     parser.add_argument("directory")
     parser.add_argument("--visits", type=int, default=3)
     parser.add_argument("--cooperative", type=int, default=0, help="at least so many cooperative requests")
+    parser.add_argument("--busy", type=int, default=0, help="processes that want a CPU meanwhile")
     parser.add_argument("--names", nargs="*", default=list(ZOO))
     options = parser.parse_args()
+    for _ in range(options.busy):
+        subprocess.Popen([sys.executable, "-c", BURN.format(os.getpid())])  # ends with us
     for name in options.names:  # what is made at the first visit is not a stall of the plan
         visit(name)
     gc.collect()
@@ -114,7 +123,7 @@ def main() -> None:
     began_s = without_a_cpu_s()
     visits: Counter[str] = Counter()
     undisturbed: Counter[str] = Counter()
-    for _ in range(TRIES * options.visits):
+    for _ in range(options.visits if options.busy else TRIES * options.visits):
         for name in options.names:
             if undisturbed[name] < options.visits:
                 before_s = without_a_cpu_s()
