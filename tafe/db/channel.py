@@ -31,6 +31,14 @@ _NEVER: Final = float("inf")
 _thread_id: Final[Any] = get_original("_thread", "get_ident")  # patched, it tells greenlets apart
 
 
+def left_s(expires_s: float) -> float:
+    """The time until then; `TimeoutError` if there is none left."""
+    left = expires_s - monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
 def can_carry(sock: Any) -> bool:
     """True for a plain gevent socket of this thread's hub. TLS reads by itself, and a blocking socket just blocks."""
     return type(sock) is gevent_socket and sock.hub is get_hub()
@@ -67,14 +75,22 @@ class Channel:
         self._timer: Any = None
         self._timer_due_s = _NEVER  # NEVER while the timer is not running
 
-    def receive(self, size: int, timeout_s: float | None) -> bytes:
-        """Wait, then return what is there, at most `size` bytes; b"" at the end. Raises `OSError`, `TimeoutError`."""
+    def receive(self, size: int, timeout_s: float | None, expires_s: float | None = None) -> bytes:
+        """Wait, then return what is there, at most `size` bytes; b"" at the end. Raises `OSError`, `TimeoutError`.
+
+        `expires_s` (monotonic) counts in place of `timeout_s`: for all the pieces of an answer together. Once it has
+        passed, at most one piece more is returned.
+        """
         watcher = self._watcher
         if watcher is None:
             raise OSError(errno.EBADF, "the socket is closed")
         if self._waiting is not None:
             raise ConcurrentObjectUseError("two greenlets read from one connection at the same time")
-        if timeout_s is None:
+        if expires_s is not None:
+            self._expires_s = expires_s
+            if expires_s < self._timer_due_s:
+                self._start_timer(left_s(expires_s))
+        elif timeout_s is None:
             self._expires_s = _NEVER
         else:
             self._expires_s = expires_s = monotonic() + timeout_s

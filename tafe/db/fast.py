@@ -23,7 +23,7 @@ from typing import Any, Final
 from pymysql import connections, err
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
-from tafe.db.channel import Channel, can_carry
+from tafe.db.channel import Channel, can_carry, left_s
 from tafe.db.packets import END_BYTES, END_OF_LIST, HEADER, NULL, WHOLE
 from tafe.db.resultset import Decoders, Shape, Shapes, length_encoded, records, row, rows, shapes
 
@@ -104,6 +104,8 @@ class Connection(connections.Connection):
     _at = 0
     _source: Any = None  # the socket that _data came from
     _channel: Channel | None = None
+    # When the answer under way has to be complete, monotonic; None: `read_timeout` counts, for each wait.
+    expires_s: float | None = None
 
     @property
     def decoders(self) -> Decoders:
@@ -168,11 +170,12 @@ class Connection(connections.Connection):
         try:
             channel = self._channel
             if channel is not None:
-                data = channel.receive(size, self._read_timeout)
+                data = channel.receive(size, self._read_timeout, self.expires_s)
             else:
-                if self._current_timeout != self._read_timeout:
-                    self._sock.settimeout(self._read_timeout)
-                    self._current_timeout = self._read_timeout
+                timeout_s = self._read_timeout if self.expires_s is None else left_s(self.expires_s)
+                if self._current_timeout != timeout_s:
+                    self._sock.settimeout(timeout_s)
+                    self._current_timeout = timeout_s
                 data = self._sock.recv(size)
         except OSError as error:
             self._force_close()

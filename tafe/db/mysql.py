@@ -195,7 +195,7 @@ class MySQLConnection:
         self, statement: sql_.Statement, params: Sequence[Any], limit: int | None, timeout_s: float | None
     ) -> list[Row]:
         text = self._prepared(statement, params, timeout_s)
-        self._start()
+        self._wire.expires_s = monotonic() + self._limit.patience_s
         try:
             found = self._wire.records(text)
         except BaseException as error:
@@ -209,9 +209,10 @@ class MySQLConnection:
 
     def execute_many(self, statement: sql_.Statement, rows: Iterable[Sequence[Any]], timeout_s: float | None) -> int:
         rowcount = 0
+        self._limit = self._write_limit
         for text in batches(statement, rows, self._literals):
-            encoded = self._encoded(self._limited(text, statement, timeout_s))
-            rowcount += self._run(encoded).affected_rows or 0
+            limited = text if timeout_s is None else self._limited(text, timeout_s)
+            rowcount += self._run(self._encoded(limited)).affected_rows or 0
         return rowcount
 
     def begin(self) -> None:
@@ -252,29 +253,29 @@ class MySQLConnection:
         self._run(text)
 
     def _run(self, text: bytes) -> Any:
-        self._start()
+        self._wire.expires_s = monotonic() + self._limit.patience_s
         try:
             return self._wire.run(text)
         except BaseException as error:
             self._fail(error)
             raise
 
-    def _start(self) -> None:
-        self._wire.expires_s = monotonic() + self._limit.patience_s
-
     def _prepared(self, statement: sql_.Statement, params: Sequence[Any], timeout_s: float | None) -> bytes:
         """The text to send, its limit set."""
         text = statement.text % self._literals(params) if params else statement.text
-        encoded = self._encoded(self._limited(text, statement, timeout_s))
+        if timeout_s is not None:
+            text = self._limited(text, timeout_s)
+        elif statement.is_read:
+            self._limit = self._read_limit
+        else:
+            self._limit = self._write_limit
+        encoded = self._encoded(text)
         if not statement.is_read:
             self._look_first()
         return encoded
 
-    def _limited(self, text: str, statement: sql_.Statement, timeout_s: float | None) -> str:
-        """Set the limit of a statement; return `text` with what tells the server of it."""
-        if timeout_s is None:
-            self._limit = self._read_limit if statement.is_read else self._write_limit
-            return text
+    def _limited(self, text: str, timeout_s: float) -> str:
+        """Set a limit of a statement's own; return its text with what tells the server of it."""
         sql_.check_timeout(timeout_s)
         dialect = self._wire.dialect
         limited = None if dialect is None else dialect.limit(text, timeout_s)

@@ -108,7 +108,12 @@ class Wire(connections.Connection):
     @property
     def _read_timeout(self) -> float | None:
         """PyMySQL's attribute, which it looks at for each packet: within one, each piece may take as long."""
-        return self._wait_s if self.expires_s is None else left_s(self.expires_s)
+        if self.expires_s is None:
+            return self._wait_s
+        left_s = self.expires_s - monotonic()
+        if left_s <= 0:
+            raise TooLate
+        return left_s
 
     @_read_timeout.setter
     def _read_timeout(self, seconds: float | None) -> None:
@@ -130,14 +135,6 @@ class Wire(connections.Connection):
     def drop(self) -> None:
         """Close the socket without saying goodbye."""
         self._force_close()
-
-
-def left_s(expires_s: float) -> float:
-    """The time until then; `TooLate` if there is none left, though bytes may keep coming."""
-    left = expires_s - monotonic()
-    if left <= 0:
-        raise TooLate
-    return left
 
 
 def _as_dicts(result: Any) -> list[dict[str, Any]]:
@@ -179,12 +176,7 @@ def _fast_wire() -> type[Wire]:
                 found = _as_dicts(self._rest())
             return found
 
-        _read_timeout: Any = None  # an attribute again, looked at for each piece
-
-        def _receive(self, size: int) -> bytes:
-            if self.expires_s is not None:
-                self._read_timeout = left_s(self.expires_s)
-            return super()._receive(size)
+        _read_timeout: Any = None  # an attribute again; fast.py looks at `expires_s`
 
         def peer_has_closed(self) -> bool:
             return self.unread or super().peer_has_closed()
