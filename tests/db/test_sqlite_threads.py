@@ -263,6 +263,32 @@ def test_a_greenlet_killed_in_mid_statement_frees_its_slot_only_when_the_thread_
     assert database.fetch_one("SELECT 2 AS a") == {"a": 2}
 
 
+def test_a_connection_that_is_given_up_keeps_its_place_until_it_is_closed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, may_close = [], _thread.allocate_lock()
+    may_close.acquire()
+    really = sqlite.File.close
+
+    def slowly(file: sqlite.File) -> None:
+        closing.append(file)
+        with may_close:
+            really(file)
+
+    monkeypatch.setattr(sqlite.File, "close", slowly)
+    greenlet = gevent.spawn(database.fetch_one, ENDLESS)
+    while not database.stats.in_use:
+        gevent.sleep(0.001)
+    greenlet.kill()
+    with gevent.Timeout(5):
+        while not closing:
+            gevent.sleep(0.001)
+    gevent.sleep(0.002)  # a turn or two of the loop, in which it might be taken for gone
+    assert database.stats.in_use == 1
+    may_close.release()
+    settled(database)
+
+
 def test_a_killed_transaction_is_rolled_back_and_its_lock_released(database: Database) -> None:
     database.execute("CREATE TABLE t (a INTEGER)")
 
