@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def test_the_handler_of_the_first_screen_works(tmp_path: Path, monkeypatch: pyte
         connection.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT)")
         connection.execute("INSERT INTO users VALUES (7, 'Ada')")
     connection.close()
-    shown = run_block("from_url")
+    shown = run_block("users.db")
     try:
         assert shown["app"].test_client().get("/users/7").json() == {"id": 7, "name": "Ada"}
         assert shown["app"].test_client().get("/users/x").status == 404
@@ -62,6 +63,29 @@ def test_the_handlers_section_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "renamed 1\n"
     assert client.put("/users/1/name", json={}).json()["error"]["field"] == "name"
     assert client.get("/lines?count=2").text == "line 0\nline 1\n"
+
+
+def test_the_databases_section_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with sqlite3.connect("shop.db") as connection:
+        connection.executescript(
+            "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO users VALUES (7, 'Ada');"
+            "CREATE TABLE orders (id INTEGER PRIMARY KEY, user_id INT, total INT); INSERT INTO orders VALUES (1, 7, 30);"
+            "CREATE TABLE rates (currency TEXT, rate REAL); INSERT INTO rates VALUES ('EUR', 1.5);"
+            "CREATE TABLE accounts (id INTEGER PRIMARY KEY, cents INT); INSERT INTO accounts VALUES (1, 50), (2, 0)"
+        )
+    connection.close()
+    shutil.copy("shop.db", "copy.db")
+    shown = run_block("tafe.gather")
+    try:
+        client = shown["app"].test_client()
+        assert client.get("/users/7").json() == {"user": {"id": 7, "name": "Ada"}, "orders": [{"id": 1, "total": 30}]}
+        assert client.get("/rates/EUR").json() == {"rate": 1.5}
+        assert client.post("/transfers?source=1&target=2&cents=20").status == 204
+        assert shown["db"].fetch_all("SELECT cents FROM accounts ORDER BY id") == [{"cents": 30}, {"cents": 20}]
+        assert client.get("/reports/orders").json() == {"orders": 1}
+    finally:
+        shown["db"].close()
 
 
 def test_the_server_alone_works_in_three_lines() -> None:
