@@ -70,7 +70,8 @@ def test_the_databases_section_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with sqlite3.connect("shop.db") as connection:
         connection.executescript(
             "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO users VALUES (7, 'Ada');"
-            "CREATE TABLE orders (id INTEGER PRIMARY KEY, user_id INT, total INT); INSERT INTO orders VALUES (1, 7, 30);"
+            "CREATE TABLE orders (id INTEGER PRIMARY KEY, user_id INT, total INT);"
+            "INSERT INTO orders VALUES (1, 7, 30);"
             "CREATE TABLE rates (currency TEXT, rate REAL); INSERT INTO rates VALUES ('EUR', 1.5);"
             "CREATE TABLE accounts (id INTEGER PRIMARY KEY, cents INT); INSERT INTO accounts VALUES (1, 50), (2, 0)"
         )
