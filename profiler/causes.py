@@ -32,6 +32,7 @@ _MAJORITY = 0.6  # of the samples' weight: under that they disagree
 
 
 _CROWDED = 0.1  # the same, where nothing but the GIL speaks against the code: who had that may have had no CPU
+_HANDOVERS = 3  # wake-ups of the hub while the watchdog takes the GIL and gives it back: up to three were seen
 _OVERLOADED = 0.2  # of the slice one of our threads was without a CPU: this machine had too much to do
 
 
@@ -119,7 +120,7 @@ def shares(
         overload_s,
         gc_s,
         others_s=end.others_s - before.others_s,
-        gil_least_s=min(length_s, max(0, wakes - (end.turns - before.turns) - 1) * interval_s),
+        gil_least_s=min(length_s, max(0, wakes - (end.turns - before.turns) - _HANDOVERS) * interval_s),
         gil_most_s=min(length_s, wakes * interval_s),
         shut_out_s=shut_out_s,
         alone=alone,

@@ -152,6 +152,9 @@ class Judge:
             return self._named(record, record.collected, verdict, exact=True)
         if verdict.cause == "gil":
             return self._held_by_another(record, verdict, overlaps)
+        if verdict.cause == "unknown" and not verdict.on_cpu:
+            # It waited, perhaps for somebody else: where, is no line's fault.
+            return Finding(record, NOWHERE, {0: record.length_s}, (), verdict, exact=False)
         return _weigh(views, record, verdict, self._application) or self._unseen(record, verdict, share)
 
     def _views(self, samples: list[Sample], interval_s: float) -> list[_View]:
@@ -184,12 +187,12 @@ class Judge:
         seen = [(overlap_s, wait) for overlap_s, wait in overlaps if overlap_s and wait.look.stack]
         if seen:
             _, wait = max(seen, key=lambda one: one[0])
-            look = record.threads.get(wait.ident, wait.look)
-            stack, certain = look.stack, True
-            if wait.until_s - wait.since_s > HELD_INTERVALS * sys.getswitchinterval():
-                stack, certain = self._held_at(look)
-            if self._application.innermost(stack):  # else it has gone on
-                return self._named(record, stack, verdict, exact=certain)
+            held = wait.until_s - wait.since_s > HELD_INTERVALS * sys.getswitchinterval()
+            # The hub or the watchdog was first to get the GIL; when the other did, it may have gone on.
+            for look in (record.threads.get(wait.ident, wait.look), wait.look):
+                stack, certain = self._held_at(look) if held and look.stack else (look.stack, True)
+                if self._application.innermost(stack):
+                    return self._named(record, stack, verdict, exact=certain)
         return Finding(record, NOWHERE, {0: record.length_s}, (), verdict, exact=False)
 
     def _named(self, record: Slice, stack: Stack, verdict: causes.Verdict, *, exact: bool) -> Finding:

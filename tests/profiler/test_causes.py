@@ -151,7 +151,7 @@ def test_time_seen_blocked_was_not_spent_in_the_run_queue_whatever_the_kernel_sa
 def test_who_woke_up_in_each_switch_interval_may_have_waited_for_the_gil_all_the_time() -> None:
     waited = split_of(1000, usage(998, 0, 0, wakes=50, turns=40), None, usage(1030, 0, 0, wakes=58, turns=42))
     assert waited.gil_most_s == pytest.approx(0.030), "no longer than the slice"
-    assert waited.gil_least_s == pytest.approx(0.025), "two of the wakes may be those of two turns, one its first"
+    assert waited.gil_least_s == pytest.approx(0.015), "two may be those of two turns, three the watchdog's doing"
     slept = split_of(1000, usage(998, 0, 0, wakes=50, turns=40), None, usage(1030, 0, 0, wakes=53, turns=42))
     assert slept.gil_least_s == 0.0
 

@@ -72,11 +72,13 @@ def find(
     others_ms: float = 0.0,
     wakes: int = 0,
     waits: Sequence[Wait] = (),
+    threads: dict[int, Look] | None = None,
 ) -> Finding:
     start = Usage(100.0, 0.0, 0.0)
     end = Usage(100.0 + length_ms / 1000, cpu_ms / 1000, 0.0, others_ms / 1000, wakes)
     record = Slice(100.0, end.at_s, None, gc_ms / 1000, end, (100.0, 0.0), yielded)
     record.collected = collected
+    record.threads = threads or {}
     evidence = Evidence(100.0, start, Own())
     for one in samples:
         evidence.add(one)
@@ -165,6 +167,15 @@ def test_the_thread_that_had_the_gil_is_named_and_the_hub_is_not() -> None:
     assert (found.verdict.cause, found.verdict.innocent) == ("gil", True)
 
 
+def test_a_thread_that_had_gone_on_when_the_hub_got_the_gil_is_where_the_watchdog_saw_it() -> None:
+    hog = Look(at(helper, 1), offset_of(helper.__code__, helper.__code__.co_firstlineno + 1, "CALL"), -1, False, ())
+    gone_on = Look(at(json.dumps, 50), -1, -1, False, ())
+    found = find(
+        [], cpu_ms=1, others_ms=28, wakes=8, waits=[Wait(100.001, 100.029, 0.028, hog, 7)], threads={7: gone_on}
+    )
+    assert found.place.function == "helper"
+
+
 def test_a_holder_of_the_gil_that_nobody_saw_accuses_nobody() -> None:
     found = find([sample(28, at(handler, 1), late_ms=27)], cpu_ms=1, others_ms=28, wakes=8)
     assert (found.place.file, found.verdict.cause) == ("", "gil")
@@ -232,3 +243,8 @@ def test_a_long_slice_keeps_a_bounded_number_of_samples_and_all_of_its_time() ->
         evidence.add(sample(age, at(handler, 1)))
     assert len(evidence.samples) < MAX_SAMPLES
     assert sum(found.lines.values()) == pytest.approx(evidence.samples[-1].age_s, abs=0.1)
+
+
+def test_a_line_that_waited_for_a_reason_unknown_is_not_named() -> None:
+    found = find([sample(28, at(handler, 1), late_ms=27)], cpu_ms=1, wakes=9)
+    assert (found.verdict.cause, found.place.file) == ("unknown", "")
