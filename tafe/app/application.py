@@ -186,10 +186,12 @@ class App:
         """Answer one request (PEP 3333)."""
         method = environ["REQUEST_METHOD"]
         params: Mapping[str, Any]
-        try:
-            route, params = self._static[environ["PATH_INFO"]][method], _NO_PARAMS
-        except KeyError:
-            route, params = self._table.find(method, environ.get("PATH_INFO", ""))
+        path = environ.get("PATH_INFO", "")
+        methods = self._static.get(path)
+        if methods is not None and method in methods:
+            route, params = methods[method], _NO_PARAMS
+        else:
+            route, params = self._table.find(method, path)
         request = Request(environ, route, params, self._max_body_bytes)
         if "tafe.span" in environ:
             environ["tafe.span"].route = route.label
