@@ -231,11 +231,31 @@ class Connection(connections.Connection):
 
         None, where it has no result, several, or a long one: `_read_query_result` will then read the answer.
         """
-        self._execute_command(COMMAND.COM_QUERY, sql)
-        if self._source is not self._sock or self._at == len(self._data):
-            self._fill(HEADER + 1)
-        data = self._data
-        shape = self._table().find(data) if self._at == 0 else None
+        channel = self._channel
+        if channel is None or self._result is not None or self._at < len(self._data) or len(sql) >= WHOLE - 1:
+            self._execute_command(COMMAND.COM_QUERY, sql)
+            if self._source is not self._sock or self._at == len(self._data):
+                self._fill(HEADER + 1)
+            data = self._data
+        else:  # what the next lines do too, without asking each one whether it is to be done
+            request = _command_head(len(sql) + 1, COMMAND.COM_QUERY) + sql
+            try:
+                sent = channel.send(request)
+            except OSError:
+                sent = 0
+            if sent != len(request):
+                self._write_bytes(request[sent:])
+            self._data = data = self._receive(_FIRST_BYTES)
+            self._at = 0
+            self._source = self._sock
+            self._next_seq_id = 1
+            if len(data) <= HEADER:
+                self._fill(HEADER + 1)
+                data = self._data
+        table = self._decoders.shapes
+        if table is None or table.encoding != self.encoding or table.use_unicode != self.use_unicode:
+            table = self._table()
+        shape = table.find(data) if self._at == 0 else None
         if shape is None:
             return None
         try:

@@ -15,7 +15,8 @@ cdef class Shapes:
     cdef readonly object use_unicode
     cdef dict _converters
     cdef public dict _by_columns, _by_first
-    @cython.locals(shape=Shape, alike=list)
+    cdef Shape _last
+    @cython.locals(shape=Shape, last=Shape, alike=list)
     cpdef Shape find(self, bytes data)
 
 @cython.locals(first=int)

@@ -86,12 +86,17 @@ class Shapes:
         self._by_columns: dict[tuple[bytes, ...], Shape] = {}
         # By the count of columns and the first one, which lie at a place that is found without a loop.
         self._by_first: dict[bytes, list[Shape]] = {}
+        self._last: Shape | None = None  # found; the next result is often of the same statement
 
     def find(self, data: bytes) -> Shape | None:
         """Return the shape described by the packets 1 and up, with which `data` begins; None: not known, or not all."""
+        last = self._last
+        if last is not None and data.startswith(last.described_by):
+            return last
         if len(data) > 5:
             for shape in self._by_first.get(data[: 9 + data[5]], ()):
-                if data[: shape.size] == shape.described_by:
+                if data.startswith(shape.described_by):
+                    self._last = shape
                     return shape
         return None
 
