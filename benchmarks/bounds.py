@@ -13,7 +13,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.scenarios import ECHO, HELLO, TEN_HEADERS
+from benchmarks.scenarios import ECHO, HELLO, QUERY, TEN_HEADERS
 
 _SIGNS: dict[str, Callable[[float, float], bool]] = {
     "at most": operator.le,
@@ -34,6 +34,8 @@ class Bound:
     beside: tuple[str, str] | None = None  # contestant and scenario
 
 
+_OWN_API = "tafe, its own API"  # with our reader of results; plain WSGI with PyMySQL's stands in the table
+
 BOUNDS = (
     Bound("hello", "tafe", HELLO.name, "at most", 60_000),
     Bound("hello, interpreted hook", "tafe, interpreted hook", HELLO.name, "at most", 67_000),
@@ -43,6 +45,11 @@ BOUNDS = (
     Bound("hello / granian's hello", "tafe", HELLO.name, "less than", 1.0, ("granian", HELLO.name)),
     Bound(
         "hello of gunicorn -k gevent / ours", "gunicorn -k gevent", HELLO.name, "at least", 8.0, ("tafe", HELLO.name)
+    ),
+    Bound("query", _OWN_API, QUERY.name, "at most", 200_000),
+    Bound("query / granian's with asyncmy", _OWN_API, QUERY.name, "less than", 1.0, ("granian ASGI", QUERY.name)),
+    Bound(
+        "query of gunicorn -k gevent / ours", "gunicorn -k gevent", QUERY.name, "at least", 4.0, (_OWN_API, QUERY.name)
     ),
 )
 

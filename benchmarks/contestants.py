@@ -81,15 +81,22 @@ def _pywsgi(launch: Launch) -> list[str]:
     return [str(launch.programs / "python"), "-m", "benchmarks.peers.plain_wsgi", str(launch.port)]
 
 
-def _granian(launch: Launch, *options: str) -> list[str]:
+def _granian(launch: Launch, interface: str, app: str, *options: str) -> list[str]:
     program = str(launch.programs / "granian")
-    protocol = ["--interface", "wsgi", "--http", "1", "--no-ws", "--log-level", "warning"]
-    size = ["--workers", "1", "--blocking-threads", str(POOL_SIZE)]
-    return [program, *protocol, *size, *options, "--port", str(launch.port), _WSGI]
+    protocol = ["--interface", interface, "--http", "1", "--no-ws", "--log-level", "warning"]
+    return [program, *protocol, "--workers", "1", *options, "--port", str(launch.port), app]
+
+
+def _threaded_granian(launch: Launch, *options: str) -> list[str]:
+    return _granian(launch, "wsgi", _WSGI, "--blocking-threads", str(POOL_SIZE), *options)
 
 
 def _logging_granian(launch: Launch) -> list[str]:
-    return _granian(launch, "--access-log")
+    return _threaded_granian(launch, "--access-log")
+
+
+def _asyncio_granian(launch: Launch) -> list[str]:
+    return _granian(launch, "asgi", _ASGI, "--loop", "uvloop")
 
 
 def _bjoern(launch: Launch) -> list[str]:
@@ -187,7 +194,7 @@ CONTESTANTS = (
         "granian",
         ("granian", "pymysql"),
         f"WSGI, {POOL_SIZE} blocking threads as the pool has connections, PyMySQL",
-        _granian,
+        _threaded_granian,
         scenarios=SCENARIOS,
     ),
     Contestant(
@@ -195,6 +202,13 @@ CONTESTANTS = (
         ("granian", "pymysql"),
         "the same, one line a request written to a file",
         _logging_granian,
+    ),
+    Contestant(
+        "granian ASGI",
+        ("granian", "uvloop", "asyncmy"),
+        "uvloop, asyncmy",
+        _asyncio_granian,
+        scenarios=(HELLO, QUERY),
     ),
     Contestant(
         "uvicorn",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import strictness
+from benchmarks import mysql_reader, strictness
 from benchmarks.environment import ROOT
 from benchmarks.report import CALLGRIND, kernel_percent
 from benchmarks.scenarios import HELLO, QUERY
@@ -29,9 +29,11 @@ def newest() -> Path | None:
 
 
 def tables(document: Mapping[str, Any]) -> str:
-    """What a user compares: the table's figures, cheapest first, and strictness in a line a server."""
+    """What a user compares: the table's figures, cheapest first; what a result costs; strictness, a line a server."""
     sections = document["sections"]
     lines = _figures(sections["table"]) if "table" in sections else []
+    if "reader" in sections:
+        lines += ["", mysql_reader.table(sections["reader"])]
     if "strictness" in sections:
         lines += ["", *_strictness(sections["strictness"])]
     return "\n".join(lines)

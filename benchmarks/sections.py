@@ -14,7 +14,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import chaos, crowd, fairness, machine, soak, sqlite_delay, strictness, table, threads, transfer
+from benchmarks import (
+    chaos,
+    crowd,
+    fairness,
+    machine,
+    mysql_reader,
+    soak,
+    sqlite_delay,
+    strictness,
+    table,
+    threads,
+    transfer,
+)
 
 SCHEMA = "tafe.benchmark/2"
 _MIB = 1 << 20
@@ -38,6 +50,9 @@ class Section:
 SECTIONS = {
     "table": Section("what a request costs, beside the peers", table.run, table.table, {"quick": True}),
     "strictness": Section("the test corpus, sent to the peers too", strictness.run, strictness.table),
+    "reader": Section(
+        "what reading a result costs, beside PyMySQL", mysql_reader.run, mysql_reader.table, mysql_reader.QUICK
+    ),
     "fairness": Section(
         "answers by connection", fairness.run, fairness.table, {"rounds": 1, "seconds": 1.0, "names": ("tafe", "nginx")}
     ),

@@ -1,4 +1,4 @@
-"""Plain ASGI over asyncmy, for uvicorn with uvloop and httptools. The pool is filled at the lifespan's start."""
+"""Plain ASGI over asyncmy, for uvicorn and granian on uvloop. The pool is filled at the lifespan's start."""
 
 from __future__ import annotations
 
