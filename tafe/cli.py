@@ -117,7 +117,13 @@ def config(**given: Any) -> int:
 
 @cli.command()
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True)
-@click.option("--format", "format_", metavar="text|json|html|speedscope|collapsed|perfetto", default="text", help="How to show it. [default text]")
+@click.option(
+    "--format",
+    "format_",
+    metavar="text|json|html|speedscope|collapsed|perfetto",
+    default="text",
+    help="How to show it. [default text]",
+)
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output.")
 @click.option("--since", metavar="DURATION|MOMENT", help="Leave out what is older: 15m, 2h, 7d, or ISO 8601.")
 @click.option("--allow", metavar="FILE", help="A list of stalls that are accepted for a time; see the README.")

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import itertools
 import re
 import struct
 import time
@@ -283,7 +282,8 @@ class MySQLConnection:
         return text if limited is None else limited
 
     def _literals(self, params: Sequence[Any]) -> tuple[str, ...]:
-        return tuple(map(self._literal, params, itertools.count(1)))
+        literal = self._literal
+        return tuple([str(value) if value.__class__ is int else literal(value, n) for n, value in enumerate(params, 1)])
 
     def _literal(self, value: Any, position: int) -> str:
         kind = value.__class__

@@ -27,6 +27,10 @@ from tafe.db.policy import Fate, Limits, Policy, Verdict
 from tafe.db.stats import Stats, Tally, look
 from tafe.errors import DatabaseUnavailable, PoolTimeout, QueryError, Unavailable
 
+# As globals: an attribute of an enum class takes some 800 instructions.
+_TAKE, _WAIT, _REFUSE = Verdict
+_HAND_OVER, _KEEP, _CLOSE = Fate
+
 log = logging.getLogger("tafe.db")
 
 
@@ -113,14 +117,14 @@ class Pool:
         policy = self._policy
         while True:
             verdict = policy.acquire(now_s)
-            if verdict is Verdict.TAKE:
+            if verdict is _TAKE:
                 connection = self._idle.pop()
                 if policy.must_check(now_s, connection.last_used_s):
                     alive = self._answers(connection)
                     now_s = monotonic()
                     if not alive:
                         continue
-            elif verdict is Verdict.WAIT:
+            elif verdict is _WAIT:
                 connection = self._wait(now_s + self.acquire_timeout_s)
                 asked_s, now_s = now_s, monotonic()
                 self.tally.wait(now_s - asked_s)
@@ -143,7 +147,7 @@ class Pool:
             self._release_old(connection)
             return True
         fate = self._policy.release()
-        if fate is Fate.KEEP:
+        if fate is _KEEP:
             self._idle.append(connection)
         else:
             self._place(connection, fate)
@@ -162,9 +166,9 @@ class Pool:
         self._log_change()
 
     def _place(self, connection: Connection, fate: Fate) -> None:
-        if fate is Fate.KEEP:
+        if fate is _KEEP:
             self._idle.append(connection)
-        elif fate is Fate.HAND_OVER:
+        elif fate is _HAND_OVER:
             waiting = self._next_waiting()
             waiting.left = True
             waiting.connection = connection
@@ -312,7 +316,7 @@ class Pool:
 
     def _release_old(self, connection: Connection) -> None:
         fate = self._policy.release_old()
-        if fate is Fate.CLOSE:
+        if fate is _CLOSE:
             self._retire(connection)
         else:
             self._place(connection, fate)
@@ -336,7 +340,7 @@ class Pool:
         policy, now_s = self._policy, monotonic()
         kept: list[Connection] = []
         for connection in self._idle:  # in the order of their last use
-            if policy.look(now_s, connection.last_used_s, connection.retire_at_s) is Fate.KEEP:
+            if policy.look(now_s, connection.last_used_s, connection.retire_at_s) is _KEEP:
                 kept.append(connection)
             else:
                 self._retire(connection)
