@@ -44,6 +44,17 @@ def can_carry(sock: Any) -> bool:
     return type(sock) is gevent_socket and sock.hub is get_hub()
 
 
+class Thrown(BaseException):
+    """Somebody threw `error`, of a kind that sockets raise, into the greenlet that waits; the socket is well."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+
+class _Closed(OSError):
+    """What `close` throws."""
+
+
 class Channel:
     """The reading end of one socket. `close` comes before the socket's own."""
 
@@ -76,10 +87,10 @@ class Channel:
         self._timer_due_s = _NEVER  # NEVER while the timer is not running
 
     def receive(self, size: int, timeout_s: float | None, expires_s: float | None = None) -> bytes:
-        """Wait, then return what is there, at most `size` bytes; b"" at the end. Raises `OSError`, `TimeoutError`.
+        """Wait, then return what is there, at most `size` bytes; b"" at the end.
 
         `expires_s` (monotonic) counts in place of `timeout_s`: for all the pieces of an answer together. Once it has
-        passed, at most one piece more is returned.
+        passed, at most one piece more is returned. Raises `OSError`, `TimeoutError`, `Thrown`.
         """
         watcher = self._watcher
         if watcher is None:
@@ -103,7 +114,12 @@ class Channel:
             watcher.start(self._on_readable)
         try:
             while True:
-                outcome = self._switch()
+                try:
+                    outcome = self._switch()
+                except OSError as error:
+                    if isinstance(error, _Closed):
+                        raise
+                    raise Thrown(error) from None
                 if outcome is not _READABLE and outcome is not _EXPIRED:
                     raise InvalidSwitchError(
                         f"a greenlet that reads from a connection was switched to with {outcome!r}"
@@ -122,7 +138,7 @@ class Channel:
         """Let watcher and timer go; a greenlet that waits gets `OSError`. May be called again, and from any thread."""
         watcher, self._watcher = self._watcher, None
         timer, self._timer = self._timer, None
-        if watcher is None:
+        if watcher is None or _thread_id is None:  # the second: the interpreter is ending, and the loop is gone
             return
         if _thread_id() == self._thread:
             self._let_go(watcher, timer)
@@ -138,7 +154,7 @@ class Channel:
 
     def _cancel(self, waiting: Any) -> None:
         if self._waiting is waiting:
-            waiting.throw(OSError(errno.EBADF, "the socket was closed by another greenlet"))
+            waiting.throw(_Closed(errno.EBADF, "the socket was closed by another greenlet"))
 
     def _on_readable(self) -> None:
         waiting = self._waiting

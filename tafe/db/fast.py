@@ -23,7 +23,7 @@ from typing import Any, Final
 from pymysql import connections, err
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
-from tafe.db.channel import Channel, can_carry, left_s
+from tafe.db.channel import Channel, Thrown, can_carry, left_s
 from tafe.db.packets import END_BYTES, END_OF_LIST, HEADER, NULL, WHOLE
 from tafe.db.resultset import Decoders, Shape, Shapes, length_encoded, records, row, rows, shapes
 
@@ -177,6 +177,9 @@ class Connection(connections.Connection):
                     self._sock.settimeout(timeout_s)
                     self._current_timeout = timeout_s
                 data = self._sock.recv(size)
+        except Thrown as thrown:  # gevent.Timeout(1, TimeoutError), say: a statement's end, but not the socket's
+            self._force_close()
+            raise thrown.error from None
         except OSError as error:
             self._force_close()
             why = f"Lost connection to MySQL server during query ({error})"

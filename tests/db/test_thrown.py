@@ -42,3 +42,16 @@ def test_an_exception_thrown_in_mid_query_comes_out_as_it_is_and_nothing_is_aske
     assert raised == [thrown]
     assert database.fetch_one("SELECT 2 AS a") == {"a": 2}
     assert database.stats.created == 2
+
+
+@pytest.mark.parametrize("kind", [TimeoutError, ConnectionResetError])
+@pytest.mark.parametrize("method", ["fetch_one", "execute"])
+def test_an_exception_of_a_kind_that_sockets_raise_comes_out_as_it_is_too(
+    mysql_url: str, connect: Callable[..., Database], kind: type[OSError], method: str
+) -> None:
+    database = connect(mysql_url, min_size=1, max_size=1)
+    with pytest.raises(kind) as caught, gevent.Timeout(0.05, kind):
+        getattr(database, method)("SELECT SLEEP(5)")
+    assert caught.type is kind
+    assert database.fetch_one("SELECT 2 AS a") == {"a": 2}
+    assert (database.stats.created, database.stats.timed_out, database.stats.lost) == (2, 0, 0)
