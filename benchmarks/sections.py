@@ -20,6 +20,7 @@ from benchmarks import (
     fairness,
     machine,
     mysql_reader,
+    profiler_truth,
     soak,
     sqlite_delay,
     strictness,
@@ -66,6 +67,12 @@ SECTIONS = {
     "threads": Section("latency by offered rate, beside threads", threads.run, threads.table, threads.QUICK),
     "sqlite": Section(
         "how late SQLite's threads make a timer", sqlite_delay.run, sqlite_delay.table, sqlite_delay.QUICK
+    ),
+    "truth": Section(
+        "the profiler's times, beside those of handlers and clients",
+        profiler_truth.run,
+        profiler_truth.table,
+        profiler_truth.QUICK,
     ),
     "soak": Section("memory over many requests", soak.run, soak.table, {"requests": 30_000, "interval_s": 1}),
     "chaos": Section(
