@@ -192,13 +192,14 @@ class Judge:
             for look in (record.threads.get(wait.ident, wait.look), wait.look):
                 stack, certain = self._held_at(look) if held and look.stack else (look.stack, True)
                 if self._application.innermost(stack):
-                    return self._named(record, stack, verdict, exact=certain)
+                    return self._named(record, stack, verdict, exact=certain, holder=wait.ident)
         return Finding(record, NOWHERE, {0: record.length_s}, (), verdict, exact=False)
 
-    def _named(self, record: Slice, stack: Stack, verdict: causes.Verdict, *, exact: bool) -> Finding:
+    def _named(self, record: Slice, stack: Stack, verdict: causes.Verdict, *, exact: bool, holder: int = 0) -> Finding:
         place = self._application.innermost(stack)
         shown = place or self._application.in_library(stack)
-        return Finding(record, shown, {shown.line: record.length_s}, stack, verdict, exact=exact, library=place is None)
+        lines = {shown.line: record.length_s}
+        return Finding(record, shown, lines, stack, verdict, exact=exact, library=place is None, holder=holder)
 
     def _unseen(self, record: Slice, verdict: causes.Verdict, share: causes.Shares) -> Finding:
         # Who used the CPU is most likely still in the same function; who did not may have waited for the GIL.

@@ -30,11 +30,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from gevent import Greenlet
 from greenlet import getcurrent, gettrace, greenlet, settrace
 
 from profiler.collector import Collector
 from profiler.convoy import MEMBER
+from profiler.lineage import INHERITED
 from profiler.model import Counts, Slice, Span
 from profiler.stalls import Stalls
 
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 BATCH = 128  # finished requests folded together at most: some 40 us of hub time, interpreted (profiler_switch.py)
 SETTLE_S = 0.25  # so long after a slow slice its victims are looked for: they get their turn within a few
 MAX_BLAMED = 16  # culprits kept with a request; one that has more was in a stalled worker, not behind a stall
-
-_INHERITED = "_profiler_span"  # the attribute by which a spawned Greenlet knows the request it works for
 
 # Compiled, hook.pxd has C functions of these names: so nothing may assign to them that Cython sees.
 clock: Callable[[], float]
@@ -156,14 +154,17 @@ class Hook:
                 active._out_s = now
                 self._suspended[args[0]] = active
                 self._active = None
+                if args[1] is not self._hub:
+                    self._handed_on(args[1], active)
             if self._suspended and args[1] in self._suspended:
                 self._active = active = self._suspended.pop(args[1])
-                since = active._out_s
-                if since < self._ready:
-                    since = self._ready
-                active.queued_s += now - since
-                if self._stalled:
-                    self._blame(active, since, now)
+                if args[0] is self._hub:  # else one that it has switched to itself comes back: no queue
+                    since = active._out_s
+                    if since < self._ready:
+                        since = self._ready
+                    active.queued_s += now - since
+                    if self._stalled:
+                        self._blame(active, since, now)
             self._start = self._mark = now
             self._switches += 1.0
         except BaseException as error:  # noqa: BLE001 - see the module's docstring
@@ -225,7 +226,8 @@ class Hook:
                 break
 
     def _notable(self, origin: greenlet, now: float) -> None:
-        span = self._late or self._active or getattr(origin, _INHERITED, None)
+        own = self._late or self._active
+        span = own or self._whose(origin)
         self._late = None
         self._stalls.turn(self._turns, self._turn_s, self._turn_cpu_s)
         record = self._stalls.ended(origin, self._start, now, span)
@@ -333,10 +335,22 @@ class Hook:
         else:  # not ours: a signal handler ran while we did
             self._hub.loop.run_callback(self._hub.handle_error, None, type(error), error, error.__traceback__)
 
-    def _inherit(self, child: Any) -> None:
-        span = self._active or getattr(getcurrent(), _INHERITED, None)
-        if span is not None:
-            setattr(child, _INHERITED, span)
+    def _handed_on(self, target: greenlet, span: Span) -> None:
+        # Not by way of the hub: whoever a request switches to works for it, unless that has a request of its own.
+        if target not in self._suspended:
+            setattr(target, INHERITED, span)
+
+    def _whose(self, one: Any) -> Span | None:
+        # The request that a greenlet without one of its own works for: its parent waits for it to end.
+        span: Span | None = None
+        while span is None and one is not None and one is not self._hub:
+            span = self._suspended.get(one) or getattr(one, INHERITED, None)
+            one = one.parent
+        return span
+
+    def working_for(self) -> Span | None:
+        """The request that the current greenlet works for."""
+        return self._active or self._whose(getcurrent())
 
     def sweep(self) -> None:
         """Forget the requests of dead greenlets."""
@@ -348,7 +362,6 @@ class Hook:
         """Trace from now on; call it in the hub's thread."""
         self._chain(gettrace())
         self._collector.install()
-        Greenlet.add_spawn_callback(self._inherit)
         self._start = self._mark = self._ready = clock()
 
     def remove(self) -> None:
@@ -358,7 +371,6 @@ class Hook:
         self._threshold_s = self._notable_s = float("inf")  # somebody may still call us from a chain of their own
         self._tracer = None
         self._collector.remove()
-        Greenlet.remove_spawn_callback(self._inherit)
 
     def _start_of_slice(self) -> float:
         return self._start

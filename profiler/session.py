@@ -19,13 +19,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gevent import get_hub, getcurrent
+from gevent import get_hub
 
 from profiler import hook as hooks
 from profiler.calibration import Costs, calibrate
 from profiler.errors import ProfilerError
 from profiler.evidence import Judge
 from profiler.frames import Application
+from profiler.lineage import Lineage
 from profiler.model import Begin, End, Slice, Span
 from profiler.recorder import Recorder
 from profiler.sites import SiteTable
@@ -100,7 +101,17 @@ class Session:
         self.end = self._hook.end
         self.peek = self._hook.peek
         judge = Judge(Application(library_prefixes), threshold_s, sees_waits=self._meter.sees_waits)
-        self._watchdog = Watchdog(self._hook.peek, self._hook.turn, finished, self._meter, judge, table, threshold_s)
+        self._lineage = Lineage(self._hook.working_for)
+        self._watchdog = Watchdog(
+            self._hook.peek,
+            self._hook.turn,
+            finished,
+            self._meter,
+            judge,
+            table,
+            threshold_s,
+            self._lineage.caller,
+        )
         self._costs: Costs = calibrate(hub, self._meter)
         loop = hub.loop
         # Priorities: libev's highest first. gevent runs its callbacks in a prepare watcher of priority 0.
@@ -122,10 +133,11 @@ class Session:
 
     def working_for(self) -> Span | None:
         """The request that the current greenlet works for: its own, or that of whoever spawned it. None: neither."""
-        return self.peek()[2] or getattr(getcurrent(), hooks._INHERITED, None)  # noqa: SLF001 - of the same package
+        return self._hook.working_for()
 
     def _start(self) -> None:
         self._hook.install()
+        self._lineage.install()
         for watcher, callback in self._watchers:
             watcher.start(callback)
         self._start_pulse()
@@ -150,6 +162,7 @@ class Session:
     def _detach(self) -> None:
         self._closed = True
         self._hook.remove()
+        self._lineage.remove()
         for watcher, _ in self._watchers:
             watcher.stop()
             watcher.close()

@@ -33,7 +33,7 @@ _Key = tuple[str, str, int, int, bool]  # file, function, its first line, line o
 class Finding:
     """What is known of one slow slice."""
 
-    __slots__ = ("exact", "library", "lines", "place", "record", "stack", "verdict")
+    __slots__ = ("exact", "holder", "library", "lines", "place", "record", "stack", "verdict")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Finding:
         *,
         exact: bool,
         library: bool = False,
+        holder: int = 0,
     ) -> None:
         self.record = record
         self.place = place
@@ -53,6 +54,7 @@ class Finding:
         self.verdict = verdict
         self.exact = exact
         self.library = library  # no line of the application was running
+        self.holder = holder  # the thread that had the GIL, if it was another than the hub's
 
     @property
     def by_function(self) -> bool:

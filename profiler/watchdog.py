@@ -55,6 +55,7 @@ class Watchdog:
         judge: Judge,
         table: SiteTable,
         threshold_s: float,
+        caller: Callable[[int, float], Span | None],
     ) -> None:
         self._peek = peek
         self._turn = turn
@@ -62,6 +63,7 @@ class Watchdog:
         self._meter = meter
         self._judge = judge
         self._table = table
+        self._caller = caller
         self._sample_from_s = threshold_s / 4
         self._tick_s = min(max(threshold_s / 2, SHORTEST_TICK_S), LONGEST_TICK_S)
         self._idle_tick_s = min(3 * self._tick_s, LONGEST_TICK_S)
@@ -209,6 +211,8 @@ class Watchdog:
             evidence = seen[0] if seen else Evidence(record.start_s, unseen.before, unseen.own, unseen.stolen_s)
             finding = self._find(record, evidence)
             record.place = finding.place
+            if finding.holder:  # whose call it was that held the GIL
+                record.span = self._caller(finding.holder, record.start_s) or record.span
             self._settling.append(finding)
             # The next one, if it was not seen either, came after this.
             unseen = Evidence(record.end_s, record.usage, unseen.own, unseen.stolen_s)
