@@ -24,11 +24,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from gevent import get_hub
 from greenlet import getcurrent, greenlet, settrace
 
 import profiler
 from profiler import hook as hooks
+from profiler.model import Turn
 from profiler.recorder import Recorder
 from profiler.usage import Meter
 
@@ -44,9 +44,9 @@ def make_step(mode: str) -> tuple[Callable[[], object], hooks.Hook]:
     """One round as a callable, and its hook; the tracer is installed as the mode needs."""
     recorder = Recorder()
     links = hooks.Links(
-        hub=get_hub(),
+        hub=getcurrent(),  # which plays its part: to switch to any other is a request's handing on of its work
         meter=Meter(),
-        turn=hooks.Turn(),
+        turn=Turn(),
         batch=recorder.batch,
         errors=recorder.errors,
         finished=deque(),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from greenlet import getcurrent, gettrace, greenlet, settrace
 
 from profiler import hook as hooks
+from profiler.model import Turn
 from profiler.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def calibrate(hub: Any, meter: Meter) -> Costs:
     """Measure. Leaves the tracer as it was."""
     recorder = Recorder()
     hook = hooks.Hook(
-        hooks.Links(hub, meter, hooks.Turn(), recorder.batch, recorder.errors, deque(), recorder.fold, _nothing),
+        hooks.Links(hub, meter, Turn(), recorder.batch, recorder.errors, deque(), recorder.fold, _nothing),
         _NEVER_S,
     )
     earlier = gettrace()

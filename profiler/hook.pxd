@@ -1,7 +1,7 @@
 cimport cython
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
 
-from profiler.model cimport Slice, Span
+from profiler.model cimport Slice, Span, Turn
 
 
 cdef inline long long clock_ns() noexcept nogil:
@@ -22,11 +22,6 @@ cdef inline double cpu_clock() noexcept nogil:
 
 cdef inline Span new_span():
     return Span.__new__(Span)  # without the search for an __init__
-
-
-@cython.final
-cdef class Turn:
-    cdef public object ready_ns
 
 
 cdef _charge(Span span, Slice record, double cost_s)
@@ -57,7 +52,7 @@ cdef class Hook:
     cdef _handed_on(self, object target, Span span)
     cdef Span _whose(self, object one)
     @cython.locals(ready=double)
-    cdef _late_poll(self, double now)
+    cdef _long_poll(self, double now)
     @cython.locals(record=Slice, harm_s=double)
     cdef _blame(self, Span span, double since, double until)
     cpdef before_callbacks(self)

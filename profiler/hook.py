@@ -35,12 +35,13 @@ from greenlet import getcurrent, gettrace, greenlet, settrace
 from profiler.collector import Collector
 from profiler.convoy import MEMBER
 from profiler.lineage import INHERITED
-from profiler.model import Counts, Slice, Span
+from profiler.model import Counts, Slice, Span, Turn
 from profiler.stalls import Stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from profiler.flight import Flight
     from profiler.usage import Meter
 
     Tracer = Callable[[Literal["switch", "throw"], tuple[greenlet, greenlet]], object]
@@ -55,15 +56,6 @@ clock_ns: Callable[[], int]
 cpu_clock: Callable[[], float]
 new_span: Callable[[], Span]
 globals().update(clock=time.perf_counter, clock_ns=time.perf_counter_ns, cpu_clock=time.thread_time, new_span=Span)
-
-
-class Turn:
-    """This turn of the loop. `ready_ns` is when its poll returned, by `time.perf_counter_ns`."""
-
-    __slots__ = ("ready_ns",)
-
-    def __init__(self) -> None:
-        self.ready_ns = time.perf_counter_ns()
 
 
 def _charge(span: Span, record: Slice, cost_s: float) -> None:
@@ -84,6 +76,7 @@ class Links(NamedTuple):
     finished: deque[Slice]  # slices over the threshold
     fold: Callable[[], None]  # called when the batch is full
     woken: Callable[[], None]  # called at the first turn after `Hook.doze`
+    flight: Flight | None = None
 
 
 def _nothing() -> None:
@@ -121,11 +114,11 @@ class Hook:
     )  # fmt: skip
 
     def __init__(self, links: Links, threshold_s: float) -> None:
-        self._hub, meter, self._turn, self._batch, self._errors, finished, self._fold, self._woken = links
+        self._hub, meter, self._turn, self._batch, self._errors, finished, self._fold, self._woken, flight = links
         self._threshold_s = threshold_s
         self._notable_s = threshold_s * MEMBER  # from here on a slice is looked at after its end
         self._collector = Collector(self._start_of_slice)
-        self._stalls = Stalls(links.hub, meter, self._collector, finished, threshold_s)
+        self._stalls = Stalls(links.hub, meter, self._collector, finished, threshold_s, flight)
         self._chained: Tracer | None = None
         self._tracer: Tracer | None = None
         self._displaced = self._dropped = self._failures = self._slices_over = self._turns = 0
@@ -230,15 +223,15 @@ class Hook:
         span = own or self._whose(origin)
         self._late = None
         self._stalls.turn(self._turns, self._turn_s, self._turn_cpu_s)
-        record = self._stalls.ended(origin, self._start, now, span)
+        record = self._stalls.ended(origin, self._start, now, span, own is not None)
         if self._stalls.count != self._slices_over:
             self._slices_over = self._stalls.count
             self._stalled = True
         if record is not None and span is not None:
             _charge(span, record, now - self._start)
 
-    def _late_poll(self, now: float) -> None:
-        ready = self._stalls.late_poll_s(self._start, now)
+    def _long_poll(self, now: float) -> None:
+        ready = self._stalls.polled(self._start, now)
         if ready < now:
             self._idle_s -= now - ready
             self._turn_s = self._ready = ready
@@ -258,10 +251,13 @@ class Hook:
                 record.harm_s += harm_s
                 record.victims += 1
                 _charge(span, record, harm_s)
+        if span.blamed is not None:
+            self._stalls.delayed(span)
 
     def before_callbacks(self) -> None:
         """First in a turn."""
         self._ready = clock()
+        self._polling = False  # `before_poll` may have been called ahead of the first
 
     def before_poll(self) -> None:
         """Last before the loop waits."""
@@ -282,8 +278,8 @@ class Hook:
         self._turn_s = self._ready = now
         if self._polling:
             self._idle_s += now - self._start
-            if now - self._start >= self._threshold_s:
-                self._late_poll(now)
+            if now - self._start >= self._notable_s:
+                self._long_poll(now)
             self._polling = False
         self._turn.ready_ns = self._turn_ns  # the same object, for `begin`
         self._start = self._mark = now

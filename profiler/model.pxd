@@ -9,6 +9,11 @@ cdef class Span:
 
 
 @cython.final
+cdef class Turn:
+    cdef public object ready_ns
+
+
+@cython.final
 cdef class Slice:
     cdef public double start_s, end_s, gc_s, harm_s
     cdef public Span span

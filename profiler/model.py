@@ -8,6 +8,7 @@ A histogram is a sparse map from bucket to count, as tally.py divides them: merg
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from profiler.tally import bucket, middle
@@ -123,6 +124,15 @@ class End(Protocol):
     """See `Session.end`."""
 
     def __call__(self, span: Span, error: bool = False) -> None: ...
+
+
+class Turn:
+    """This turn of the loop. `ready_ns` is when its poll returned, by `time.perf_counter_ns`."""
+
+    __slots__ = ("ready_ns",)
+
+    def __init__(self) -> None:
+        self.ready_ns = time.perf_counter_ns()
 
 
 class Span:

@@ -17,10 +17,10 @@ cdef class Recorder:
     cdef public list batch, errors
     cdef public object requests
     cdef list _slowest
-    cdef object _pushed, _handed_over, _epoch_s, _delta, _regulars, _room, _crowded_out
+    cdef object _flight, _pushed, _handed_over, _epoch_s, _delta, _regulars, _room, _crowded_out
 
     @cython.locals(span=Span, by_route=dict, spans=list)
     cpdef fold(self)
     cpdef RouteTimes _times(self, route, requests)
-    @cython.locals(span=Span, heap=list, least_s=double)
-    cpdef _keep_slowest(self, list spans)
+    @cython.locals(span=Span, heap=list, least_s=double, limit_s=double, shorter_s=double)
+    cpdef _keep_slowest(self, route, list spans)

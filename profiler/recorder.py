@@ -15,6 +15,7 @@ of none that is in use.
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from profiler.tally import Tally
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from profiler.flight import Flight
     from profiler.model import Counts
 
 MAX_ROUTES = 200  # templates an application has; five histograms each take some 40 KB when all are busy
@@ -111,13 +113,14 @@ class Delta:
         for route, times in self.routes.items():
             yield times.line(route)
         if self.slowest:
-            yield {"type": "slowest", "requests": [_slow_request(span) for span in self.slowest]}
+            yield {"type": "slowest", "requests": [slow_request(span) for span in self.slowest]}
 
 
 class Recorder:
     """Gathers a delta; only the hub's thread calls it."""
 
-    def __init__(self) -> None:
+    def __init__(self, flight: Flight | None = None) -> None:
+        self._flight = flight
         self.batch: list[Span] = []  # the hook appends to these two
         self.errors: list[Span] = []
         self.requests = 0  # since the start
@@ -144,7 +147,7 @@ class Recorder:
         self.batch.clear()
         for route, spans in by_route.items():
             self._times(route, len(spans)).add(spans)
-            self._keep_slowest(spans)
+            self._keep_slowest(route, spans)
         for span in self.errors:
             times = self._times(span.route, 0)
             times.errors += 1
@@ -205,10 +208,16 @@ class Recorder:
         self._crowded_out = {}
         self._regulars = frozenset(sorted(counts, key=lambda route: -counts[route])[:MAX_REGULARS])
 
-    def _keep_slowest(self, spans: list[Span]) -> None:
+    def _keep_slowest(self, route: str, spans: list[Span]) -> None:
         heap = self._slowest
         least_s = heap[0][0] if len(heap) == SLOWEST else -1.0
-        for span in [span for span in spans if span.total_s > least_s]:
+        limit_s = self._flight.limit_s(route) if self._flight is not None else math.inf
+        shorter_s = min(least_s, limit_s)
+        for span in [span for span in spans if span.total_s > shorter_s]:
+            if span.total_s > limit_s and self._flight is not None:
+                self._flight.ended(span)
+            if span.total_s <= least_s:
+                continue
             self._pushed += 1
             if len(heap) < SLOWEST:
                 heapq.heappush(heap, (span.total_s, self._pushed, span))
@@ -216,7 +225,8 @@ class Recorder:
                 heapq.heappushpop(heap, (span.total_s, self._pushed, span))
 
 
-def _slow_request(span: Span) -> dict[str, Any]:
+def slow_request(span: Span) -> dict[str, Any]:
+    """A request as it is stored."""
     # The start as wall-clock time: perf_counter's zero is arbitrary.
     wall_offset_s = time.time() - time.perf_counter()
     blamed = [

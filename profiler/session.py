@@ -13,10 +13,11 @@ waiting.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gevent import get_hub
@@ -25,15 +26,17 @@ from profiler import hook as hooks
 from profiler.calibration import Costs, calibrate
 from profiler.errors import ProfilerError
 from profiler.evidence import Judge
+from profiler.flight import ANY_ROUTE, Flight
 from profiler.frames import Application
 from profiler.lineage import Lineage
-from profiler.model import Begin, End, Slice, Span
+from profiler.model import Begin, End, Slice, Span, Turn
 from profiler.recorder import Recorder
 from profiler.sites import SiteTable
 from profiler.usage import Meter
 from profiler.watchdog import Watchdog
 from profiler.writer import Writer
 
+LIBEV_PREPARE = 0x4000  # EV_PREPARE
 PULSE_S = 0.05  # fine enough to see delays of the threshold's order, 20 wake-ups a second at most
 # Between two hand-overs: soon at first, for who has just asked for a page and wants to see it, then twice as long each
 # time, since figures of ten seconds take little more of the disk than those of one.
@@ -69,20 +72,23 @@ class Session:
         slow_slice_ms: float,
         worker: str,
         library_prefixes: Sequence[str],
+        objectives_s: Mapping[str, float],
     ) -> None:
         threshold_s = slow_slice_ms / 1000
         hub: Any = get_hub()
         self.hub = hub  # gevent's, whose greenlets are profiled
-        self.turn = hooks.Turn()
+        self.turn = Turn()
         self._pid = os.getpid()
         self._closed = False
-        self._recorder = Recorder()
+        application = Application(library_prefixes)
+        flight = Flight(objectives_s, application, threshold_s) if directory is not None else None
+        self._recorder = Recorder(flight)
         self._meter = Meter()
         table = SiteTable()
         finished: deque[Slice] = deque()
         self._writer: Writer | None = None
         if directory is not None:
-            self._writer = Writer(os.fspath(directory), worker, threshold_s, table)
+            self._writer = Writer(os.fspath(directory), worker, threshold_s, table, flight)
         self._hook = hooks.Hook(
             hooks.Links(
                 hub=hub,
@@ -93,6 +99,7 @@ class Session:
                 finished=finished,
                 fold=self._recorder.fold,
                 woken=self._woken,
+                flight=flight,
             ),
             threshold_s,
         )
@@ -100,7 +107,7 @@ class Session:
         self.begin = self._hook.begin
         self.end = self._hook.end
         self.peek = self._hook.peek
-        judge = Judge(Application(library_prefixes), threshold_s, sees_waits=self._meter.sees_waits)
+        judge = Judge(application, threshold_s, sees_waits=self._meter.sees_waits)
         self._lineage = Lineage(self._hook.working_for)
         self._watchdog = Watchdog(
             self._hook.peek,
@@ -140,6 +147,9 @@ class Session:
         self._lineage.install()
         for watcher, callback in self._watchers:
             watcher.start(callback)
+        # The turn that goes on may be past the point where libev lists the watchers that come before its poll.
+        before_poll, callback = self._watchers[1]
+        before_poll.feed(LIBEV_PREPARE, callback)
         self._start_pulse()
         self._watchdog.start()
         if self._writer is not None:
@@ -225,6 +235,7 @@ def install(
     slow_slice_ms: float = 10.0,
     worker: str | int | None = None,
     library_prefixes: Sequence[str] = (),
+    objectives: Mapping[str, float] | None = None,
 ) -> Session:
     """Profile this process from now on; call it in the hub's thread, after any fork.
 
@@ -234,6 +245,9 @@ def install(
     single-digit milliseconds cannot give one request more. `worker`: a name for this worker, by default its
     pid.
     `library_prefixes`: directories whose code is never the line to name, as a server's own.
+    `objectives`: the longest that a request of a route should take, in ms: `{"GET /users/{id}": 50, "*": 250}`, where
+    "*" is any other route. Of requests that take longer the moment is stored: who had the hub meanwhile (flight.py).
+    Without it that is done for requests that were queued for ten times `slow_slice_ms` alone.
     Raises ProfilerError when a session is open already, a value is out of range, or the directory cannot be
     written.
     """
@@ -245,10 +259,22 @@ def install(
             f"slow_slice_ms is {slow_slice_ms!r}",
             f"give a length from {SHORTEST_SLOW_SLICE_MS:g} to {LONGEST_SLOW_SLICE_MS:g} ms",
         )
+    for route, objective_ms in (objectives or {}).items():
+        if not 0 < objective_ms < math.inf:
+            raise ProfilerError(
+                f"the objective of {route!r} is {objective_ms!r}",
+                f"give each route a length in ms, more than 0; {ANY_ROUTE!r} is any other route",
+            )
     loop: Any = get_hub().loop
     if "libev" not in type(loop).__module__:
         raise ProfilerError(f"gevent runs on {type(loop).__module__}", "start with GEVENT_LOOP=libev-cext")
-    session = Session(directory, slow_slice_ms, str(os.getpid() if worker is None else worker), library_prefixes)
+    session = Session(
+        directory,
+        slow_slice_ms,
+        str(os.getpid() if worker is None else worker),
+        library_prefixes,
+        {route: objective_ms / 1000 for route, objective_ms in (objectives or {}).items()},
+    )
     session._start()  # noqa: SLF001 - apart from __init__, which has no effect on the process
     _session = session
     atexit.register(session.close)

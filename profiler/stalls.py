@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from greenlet import greenlet
 
     from profiler.collector import Collector
+    from profiler.flight import Flight
     from profiler.frames import Stack
     from profiler.model import Span
     from profiler.usage import Meter
@@ -35,13 +36,20 @@ class Stalls:
     """Told of slices that are worth a look. Only the hub's thread calls it."""
 
     def __init__(
-        self, hub: Any, meter: Meter, collector: Collector, finished: deque[Slice], threshold_s: float
+        self,
+        hub: Any,
+        meter: Meter,
+        collector: Collector,
+        finished: deque[Slice],
+        threshold_s: float,
+        flight: Flight | None,
     ) -> None:
         self._hub = hub
         self._meter = meter
         self._collector = collector
         self._finished = finished
         self._threshold_s = threshold_s
+        self._flight = flight
         self._convoys = Convoys(threshold_s)
         self._convoy: Slice | None = None  # of this turn
         self._turn = (0.0, 0.0)  # as in Slice
@@ -55,11 +63,27 @@ class Stalls:
         self._turns = number
         self._turn = began_s, cpu_s
 
-    def ended(self, origin: greenlet, start_s: float, end_s: float, span: Span | None) -> Slice | None:
-        """A slice has, that may be slow or part of a convoy; returns it if it is slow."""
+    def ended(self, origin: greenlet, start_s: float, end_s: float, span: Span | None, own: bool) -> Slice | None:
+        """A slice has, that may be slow or part of a convoy; returns it if it is slow.
+
+        `span`: the request it worked for; `own`: in the request's own greenlet.
+        """
+        record = None
         if end_s - start_s < self._threshold_s:
             self._join(start_s, end_s, span)
-            return None
+        else:
+            record = self._slow(origin, start_s, end_s, span)
+        if self._flight is not None:
+            kind = "hub" if origin is self._hub else "greenlet" if span is None else "request" if own else "spawned"
+            self._flight.slice(start_s, end_s, kind, span, record, None if origin is self._hub else origin.gr_frame)
+        return record
+
+    def delayed(self, span: Span) -> None:
+        """A request was queued behind some of them."""
+        if self._flight is not None:
+            self._flight.delayed(span)
+
+    def _slow(self, origin: greenlet, start_s: float, end_s: float, span: Span | None) -> Slice:
         self.end_of_turn()
         self._convoys.stalled(self._turns, end_s)
         record = self._record(start_s, end_s, span, () if origin is self._hub else capture(origin.gr_frame))
@@ -76,8 +100,14 @@ class Stalls:
             self._convoy = None
             self._finish(convoy)
 
-    def late_poll_s(self, began_s: float, now_s: float) -> float:
+    def polled(self, began_s: float, now_s: float) -> float:
         """A poll that began then is over: when it really returned. Keeps a record if that is long ago."""
+        ready_s = now_s if now_s - began_s < self._threshold_s else self._late_poll_s(began_s, now_s)
+        if self._flight is not None:
+            self._flight.idle(began_s, ready_s)
+        return ready_s
+
+    def _late_poll_s(self, began_s: float, now_s: float) -> float:
         late_s: float = min(time.time() - self._hub.loop.now(), now_s - began_s)
         if late_s < self._threshold_s:
             return now_s
@@ -88,6 +118,8 @@ class Stalls:
         record.threads = {ident: capture_running(frame, held=True) for ident, frame in frames.items()}
         self._convoys.stalled(self._turns + 1, now_s)
         self._finish(record)
+        if self._flight is not None:
+            self._flight.slice(record.start_s, now_s, "gil", None, record, None)
         return now_s - late_s
 
     def _join(self, start_s: float, end_s: float, span: Span | None) -> None:

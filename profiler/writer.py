@@ -27,6 +27,7 @@ from profiler.retention import MAX_FILE_AGE_S, MAX_FILE_BYTES, file_name, prune
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from profiler.flight import Flight
     from profiler.sites import SiteTable
 
 FLUSH_S = 1.0  # what a killed worker may lose of its slow slices
@@ -44,14 +45,17 @@ class Source(Protocol):
 
 
 class Writer:
-    """Writes what is handed over, and what appears in `table`, until stopped."""
+    """Writes what is handed over, and what appears in `table` and `flight`, until stopped."""
 
-    def __init__(self, directory: str, worker: str, threshold_s: float, table: SiteTable) -> None:
+    def __init__(
+        self, directory: str, worker: str, threshold_s: float, table: SiteTable, flight: Flight | None = None
+    ) -> None:
         self._directory = directory
         self._outbox: deque[Source] = deque()
         self._overrun = 0  # records handed over too soon after others; only the hub's thread counts
         self._overrun_known = 0  # of them, those that are in `_lost`
         self._table = table
+        self._flight = flight
         self._lost = 0  # lines that could not be written, and what was overrun
         self._cut = False  # the file ends in the middle of a line
         self._wake = Signal()
@@ -153,6 +157,8 @@ class Writer:
         if self._is_full():
             self._rotate()
         lines += self._table.take()
+        if self._flight is not None:
+            lines += self._flight.take(float("inf") if self._stopping else time.perf_counter())
         overrun = self._overrun
         self._lost += overrun - self._overrun_known
         self._overrun_known = overrun

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -57,11 +57,17 @@ class Middleware:
         directory: str | os.PathLike[str] | None = None,
         *,
         slow_slice_ms: float = 10.0,  # as in profiler.install
+        objectives: Mapping[str, float] | None = None,
         worker: str | int | None = None,
         route: Callable[[Environ], str] | None = None,
     ) -> None:
         self.application = application
-        self._options: dict[str, Any] = {"directory": directory, "slow_slice_ms": slow_slice_ms, "worker": worker}
+        self._options: dict[str, Any] = {
+            "directory": directory,
+            "slow_slice_ms": slow_slice_ms,
+            "objectives": objectives,
+            "worker": worker,
+        }
         self._routes = Routes()
         self._named = route
         self._tried_in = 0  # the process that installed a session, or tried to

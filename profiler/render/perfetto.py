@@ -1,9 +1,10 @@
-"""For ui.perfetto.dev and chrome://tracing: the slowest requests in time, with arrows from culprits to victims.
+"""For ui.perfetto.dev and chrome://tracing: slow requests in time, with arrows from culprits to victims.
 
-Format: JSON Object Format of the Trace Event Format. A worker is a process; its first track holds the slow slices that
-the slowest requests were delayed by, each further track one of these requests. Inside a request stand its own slow
-slices and the times it was ready, but queued behind another's; there the arrow ends. What else a request did has sums
-only (its arguments): slices under the threshold, and requests that are not among the slowest, are not in the files.
+Format: JSON Object Format of the Trace Event Format. A worker is a process; its first track is the hub: the slow slices
+that the slowest requests were delayed by, and all slices but the shortest of the moments that were stored. Each
+further track is a request: the slowest, and those that a moment tells of. Inside a request stand its own slow slices
+and the times it was ready, but queued behind another's; there the arrow ends. What else a request did has sums only
+(its arguments): other slices, and other requests, are not in the files.
 The table of sites, which is not in time, is in `otherData`.
 Times count from the earliest event, so that a viewer's microseconds keep their precision.
 """
@@ -24,11 +25,12 @@ Event = dict[str, Any]
 
 def render(report: dict[str, Any]) -> str:
     """One JSON object."""
-    requests = sorted(report["slowest"], key=lambda request: _seconds(request["started"]))
-    moments = [_seconds(request["started"]) for request in requests] + [
+    requests = _requests(report)
+    ran = [ran for moment in report["moments"] for ran in moment["slices"]]
+    began_s = [_seconds(one["started"]) for one in (*requests, *ran)] + [
         _seconds(by["started"]) for request in requests for by in request["blamed"] if by["started"]
     ]
-    zero_s = min(moments, default=_seconds(report["window"]["start"]))
+    zero_s = min(began_s, default=_seconds(report["window"]["start"]))
     workers: dict[tuple[str, int], _Worker] = {}
     events: list[Event] = []
     for request in requests:
@@ -36,7 +38,11 @@ def render(report: dict[str, Any]) -> str:
         if name not in workers:
             workers[name] = _Worker(len(workers) + 1, zero_s)
             events += workers[name].begin(f"{request['host']} {request['pid']}")
-        events += workers[name].request(request)
+    for moment in report["moments"]:
+        of = moment["request"]
+        events += workers[of["host"], of["pid"]].hub(moment["slices"])
+    for request in requests:
+        events += workers[request["host"], request["pid"]].request(request)
     document = {
         "traceEvents": events,
         "displayTimeUnit": "ms",
@@ -44,11 +50,23 @@ def render(report: dict[str, Any]) -> str:
             "schema": report["schema"],
             "start": report["window"]["start"],
             "end": report["window"]["end"],
-            "shows": "the slowest requests, and the slow slices that delayed them; the sites are of the whole window",
+            "shows": "the slowest requests, the slow slices that delayed them, and what the hub did in the moments"
+            " that were stored; the sites are of the whole window",
             "sites": [_site(site) for site in report["sites"]],
         },
     }
     return json.dumps(document, ensure_ascii=False) + "\n"
+
+
+def _requests(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The slowest, and those of moments, each once and in order."""
+    told = [request for moment in report["moments"] for request in (moment["request"], *moment["waited"])]
+    by_name: dict[tuple[str, int, str, float], dict[str, Any]] = {}
+    for request in (*report["slowest"], *told):
+        # Not by its start, which is worked out from two clocks each time it is stored.
+        name = (request["host"], request["pid"], request["request_id"], request["total_ms"])
+        by_name.setdefault(name, request)
+    return sorted(by_name.values(), key=lambda request: _seconds(request["started"]))
 
 
 class _Worker:
@@ -65,8 +83,16 @@ class _Worker:
         """Its names."""
         return [
             self._name("process_name", _SLICES_TRACK, name),
-            self._name("thread_name", _SLICES_TRACK, "slices that did not yield"),
+            self._name("thread_name", _SLICES_TRACK, "the hub: slices that did not yield"),
         ]
+
+    def hub(self, slices: list[dict[str, Any]]) -> Iterator[Event]:
+        """Who had the hub in a moment, but for what other moments have shown."""
+        for ran in slices:
+            began_s, length_s = _seconds(ran["started"]), ran["length_ms"] / 1000
+            if self._drawn(began_s, min(_SAME_SLICE_S, length_s / 2)) is None:
+                name = f"until {_where(ran)}" if ran["yielded"] and ran["file"] else _where(ran)
+                yield self._culprit(ran, name, began_s, began_s + length_s)
 
     def request(self, request: dict[str, Any]) -> Iterator[Event]:
         """A request on a track of its own, and what it is blamed on."""
@@ -79,11 +105,11 @@ class _Worker:
         placed = [by for by in request["blamed"] if by["started"] is not None]
         for by in sorted(placed, key=lambda by: _seconds(by["started"])):
             began_s = _seconds(by["started"])
-            drawn_s = [other_s for other_s in self._slices if abs(began_s - other_s) < _SAME_SLICE_S]
-            began_s = drawn_s[0] if drawn_s else began_s  # wall-clock time of one slice, worked out twice, varies
+            drawn_s = self._drawn(began_s, _SAME_SLICE_S)
+            began_s = began_s if drawn_s is None else drawn_s  # one slice's wall-clock time, worked out twice, varies
             ended_s = began_s + by["length_ms"] / 1000
-            if not drawn_s:
-                yield self._culprit(by, began_s, ended_s)
+            if drawn_s is None:
+                yield self._culprit(by, _where(by), began_s, ended_s)
             # It waited to the end of the slice. Clipped to the request, and to what is drawn: in one track slices nest.
             cost_s = max(ended_s - by["ms"] / 1000, drawn_to_s)
             drawn_to_s = max(cost_s, min(ended_s, end_s))
@@ -95,10 +121,16 @@ class _Worker:
             if not by["own"]:
                 yield from self._arrow(track, max(cost_s, began_s))
 
-    def _culprit(self, by: dict[str, Any], began_s: float, ended_s: float) -> Event:
+    def _drawn(self, began_s: float, within_s: float) -> float | None:
+        """When the slice began, as it is drawn already."""
+        nearest_s = min(self._slices, key=lambda other_s: abs(other_s - began_s), default=None)
+        return nearest_s if nearest_s is not None and abs(nearest_s - began_s) < within_s else None
+
+    def _culprit(self, by: dict[str, Any], name: str, began_s: float, ended_s: float) -> Event:
         self._slices.append(began_s)
         told = {"file": by["file"], "line": by["line"], "route": by["route"], "ms": by["length_ms"]}
-        return self._slice(_SLICES_TRACK, _where(by), "culprit", (began_s, ended_s), told)
+        told |= {key: by[key] for key in ("kind", "request_id") if key in by}
+        return self._slice(_SLICES_TRACK, name, "culprit", (began_s, ended_s), told)
 
     def _arrow(self, track: int, at_s: float) -> Iterator[Event]:
         self._arrows += 1

@@ -16,6 +16,8 @@ REST = "(other sites)"  # the function of a row for all sites that have none of 
 TOP_SITES = 5  # of five lines each, with advice that takes two: a screen
 TOP_ROUTES = 5
 TOP_SLOWEST = 3
+TOP_MOMENTS = 2  # of up to six lines each
+TOP_SLICES = 3  # of a moment
 
 
 def render(report: dict[str, Any]) -> str:
@@ -23,6 +25,8 @@ def render(report: dict[str, Any]) -> str:
     lines = [*_head(report), "", *_sites(report), "", *_routes(report)]
     if report["slowest"]:
         lines += ["", *_slowest(report)]
+    if report["moments"]:
+        lines += ["", *_moments(report)]
     return "\n".join(_fit(line) for line in lines) + "\n"
 
 
@@ -155,6 +159,48 @@ def _slowest(report: dict[str, Any]) -> list[str]:
             culprit = f"{short_path(worst['file'])}:{worst['line']}" if worst["file"] else "a line that was not seen"
             lines.append(f"      of that {_ms(worst['ms'])} by {culprit}")
     return lines
+
+
+def _moments(report: dict[str, Any]) -> list[str]:
+    moments = report["moments"]
+    lines = ["MOMENTS (what the hub did while a request was too slow)"]
+    for moment in moments[:TOP_MOMENTS]:
+        lines += _moment(moment)
+    more = len(moments[TOP_MOMENTS:]) + report["left_out"]["moments"]
+    if more > 0:
+        lines.append(f"  {_many(more, 'more request')} too slow: --format json has {_many(len(moments), 'moment')}")
+    return lines
+
+
+def _moment(moment: dict[str, Any]) -> list[str]:
+    request, objective_ms = moment["request"], moment["objective_ms"]
+    over = f", {_ms(objective_ms)} allowed" if objective_ms is not None else ""
+    waited = [*moment["waited"], request]
+    queued_ms = sum(one["queued_ms"] for one in waited) + moment["more_waited"]["queued_ms"]
+    waiters = _many(len(waited) + moment["more_waited"]["count"], "request")
+    slices = sorted(moment["slices"], key=lambda ran: -float(ran["length_ms"]))
+    head = f"  {_ms(request['total_ms'])}{over}, queued {_ms(request['queued_ms'])}   {_cut(request['route'], 30)}"
+    hub = f"hub idle {_ms(moment['idle_ms'])}, in short slices {_ms(moment['short_ms'])}"
+    lines = [
+        f"{head}   id {request['request_id']}",
+        f"      {_ms(moment['length_ms'])} of it: {hub}; {waiters} queued for {_ms(queued_ms)} in all",
+    ]
+    for ran in slices[:TOP_SLICES]:
+        where = f"{short_path(ran['file'])}:{ran['line']}" if ran["file"] else "a line that was not seen"
+        then = "until it yielded at " if ran["yielded"] and ran["file"] else ""
+        lines.append(f"      {_ms(ran['length_ms'])} {_who(ran)}, {then}{where}")
+    rest = slices[TOP_SLICES:]
+    count, rest_ms = len(rest) + moment["more_slices"]["count"], sum(one["length_ms"] for one in rest)
+    if count:
+        lines.append(f"      {_ms(rest_ms + moment['more_slices']['ms'])} in {_many(count, 'more slice')}")
+    return lines
+
+
+def _who(ran: dict[str, Any]) -> str:
+    if ran["route"]:
+        child = "a child of " if ran["kind"] == "spawned" else ""
+        return f"{child}{_cut(ran['route'], 30)} {ran['request_id']}"
+    return {"gil": "another thread had the GIL", "hub": "the hub's callbacks"}.get(ran["kind"], "a greenlet")
 
 
 def _pair(times: dict[str, float]) -> str:

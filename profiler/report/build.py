@@ -34,10 +34,12 @@ def build(profile: Profile) -> Report:
         "sites": _sites(profile),
         "routes": [_route(name, route) for name, route in [*routes, *profile.routes.rest.items()]],
         "slowest": [_slow_request(request) for request in profile.slowest],
+        "moments": [_moment(one) for one in profile.moments],
         "left_out": {
             "sites": profile.sites.merged,
             "routes": profile.routes.merged,
             "workers": profile.merged_workers,
+            "moments": profile.exceeded,
             "unreadable_lines": profile.unreadable,
             "files_of_another_schema": len(profile.skipped),
         },
@@ -137,6 +139,38 @@ def _slow_request(request: dict[str, Any]) -> dict[str, Any]:
         "queued_ms": _ms(request["queued_s"]),
         "blamed": [_blamed(one) for one in request["blamed"]],
     }
+
+
+def _moment(one: dict[str, Any]) -> dict[str, Any]:
+    """A request that was too slow, who had the hub meanwhile, and who waited."""
+    end_s = one["start"] + one["length_s"]
+    inside_s = sum(_inside_s(ran, one["start"], end_s) for ran in one["slices"])
+    more, more_s = one["more_slices"]
+    more_waited, more_queued_s = one["more_waited"]
+    return {
+        "request": _slow_request(one["request"]),
+        "objective_ms": None if one["objective_s"] is None else _ms(one["objective_s"]),
+        "start": _iso(one["start"], "microseconds"),
+        "length_ms": _ms(one["length_s"]),
+        "idle_ms": _ms(one["idle_s"]),
+        "short_ms": _ms(max(0.0, one["length_s"] - one["idle_s"] - inside_s - more_s)),
+        "slices": [
+            {
+                **{name: ran[name] for name in ("kind", "route", "request_id", "file", "line", "function", "yielded")},
+                "started": _iso(ran["started"], "microseconds"),
+                "length_ms": _ms(ran["length_s"]),
+            }
+            for ran in one["slices"]
+        ],
+        "more_slices": {"count": more, "ms": _ms(more_s)},
+        "waited": [_slow_request(request) for request in one["waited"]],
+        "more_waited": {"count": more_waited, "queued_ms": _ms(more_queued_s)},
+    }
+
+
+def _inside_s(ran: dict[str, Any], start_s: float, end_s: float) -> float:
+    began_s: float = ran["started"]
+    return max(0.0, min(began_s + float(ran["length_s"]), end_s) - max(began_s, start_s))
 
 
 def _blamed(one: dict[str, Any]) -> dict[str, Any]:

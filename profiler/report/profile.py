@@ -28,6 +28,9 @@ MAX_SITE_LINES = 64  # four times what a worker stores at once: of a function th
 MAX_BLAMED = 50  # slices of one request
 MAX_SECONDS = 1e9  # 30 years: more is no time that anything took
 MAX_MOMENT_S = 32_503_680_000.0  # the year 3000
+MOMENTS = 20  # as many as the slowest requests: one is a page to read
+MAX_RAN = 200  # slices of a moment, twice what a worker stores
+KINDS = ("request", "spawned", "greenlet", "hub", "gil")
 TIMES = ("total", "running", "waiting", "queued", "longest_slice")
 OTHER_WORKERS = "(other workers)"
 
@@ -147,6 +150,8 @@ class Profile:
     routes: Table[str, Route] = field(default_factory=lambda: Table(MAX_ROUTES, Route, lambda _: OTHER_ROUTES))
     sites: Table[SiteKey, Site] = field(default_factory=lambda: Table(MAX_SITES, Site, _rest_of_sites))
     slowest: list[dict[str, Any]] = field(default_factory=list)
+    moments: list[dict[str, Any]] = field(default_factory=list)
+    exceeded: int = 0  # requests that were too slow, and whose moment is not in `moments`
     since_s: float = 0.0  # Unix time: what is older was left out
     unreadable: int = 0  # lines, in all files
     skipped: dict[str, str] = field(default_factory=dict)  # files of another schema, with its name
@@ -165,6 +170,13 @@ def add(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
             profile.slowest += [_slow_request(one, worker) for one in line["requests"]]
             profile.slowest.sort(key=lambda request: -request["total_s"])
             del profile.slowest[SLOWEST:]
+        case "moment":
+            profile.moments.append(_moment(line, worker))
+            profile.moments.sort(key=lambda one: -one["request"]["total_s"])
+            profile.exceeded += len(profile.moments[MOMENTS:])
+            del profile.moments[MOMENTS:]
+        case "exceeded":
+            profile.exceeded += _count(line["count"])
         case "dropped":
             worker.dropped += _count(line["count"])
 
@@ -221,6 +233,34 @@ def _blamed(by: dict[str, Any]) -> dict[str, Any]:
         "own": by.get("own", False) is True,
         "started": moment(by["started"]) if "started" in by else None,
         "length_s": _seconds(by["length_s"]) if "length_s" in by else None,
+    }
+
+
+def _moment(line: dict[str, Any], worker: Worker) -> dict[str, Any]:
+    objective_s = line["objective_s"]
+    more_slices, more_waited = line["more_slices"], line["more_waited"]
+    return {
+        "request": _slow_request(line["request"], worker),
+        "objective_s": None if objective_s is None else _seconds(objective_s),
+        "start": moment(line["start"]),
+        "length_s": _seconds(line["length_s"]),
+        "idle_s": _seconds(line["idle_s"]),
+        "slices": [_ran(one) for one in line["slices"][:MAX_RAN]],
+        "more_slices": (_count(more_slices[0]), _seconds(more_slices[1])),
+        "waited": [_slow_request(one, worker) for one in line["waited"][:SLOWEST]],
+        "more_waited": (_count(more_waited[0]), _seconds(more_waited[1])),
+    }
+
+
+def _ran(one: dict[str, Any]) -> dict[str, Any]:
+    if one["kind"] not in KINDS:
+        raise ValueError("no such kind of greenlet")
+    return {
+        "started": moment(one["started"]),
+        "length_s": _seconds(one["length_s"]),
+        "line": _count(one["line"]),
+        **{name: text(one[name]) for name in ("kind", "route", "request_id", "file", "function")},
+        "yielded": one["yielded"] is True,
     }
 
 

@@ -14,6 +14,28 @@ EXAMPLE = DATA / "two_workers"
 # The contract of the JSON, as every format and every program that reads it relies on.
 NUMBER = (int, float)
 QUANTILES = {"p50": NUMBER, "p99": NUMBER, "max": NUMBER}
+SLOW_REQUEST = {
+    "host": str,
+    "pid": int,
+    "route": str,
+    "request_id": str,
+    "started": str,
+    "total_ms": NUMBER,
+    "running_ms": NUMBER,
+    "waiting_ms": NUMBER,
+    "queued_ms": NUMBER,
+    "blamed": [
+        {
+            "file": str,
+            "line": int,
+            "route": str,
+            "ms": NUMBER,
+            "own": bool,
+            "started": str | None,
+            "length_ms": float | None,
+        }
+    ],
+}
 CONTRACT = {
     "schema": str,
     "window": {"start": str, "end": str, "duration_s": NUMBER},
@@ -65,31 +87,41 @@ CONTRACT = {
             "longest_slice_ms": QUANTILES,
         }
     ],
-    "slowest": [
+    "slowest": [SLOW_REQUEST],
+    "moments": [
         {
-            "host": str,
-            "pid": int,
-            "route": str,
-            "request_id": str,
-            "started": str,
-            "total_ms": NUMBER,
-            "running_ms": NUMBER,
-            "waiting_ms": NUMBER,
-            "queued_ms": NUMBER,
-            "blamed": [
+            "request": SLOW_REQUEST,
+            "objective_ms": float | None,
+            "start": str,
+            "length_ms": NUMBER,
+            "idle_ms": NUMBER,
+            "short_ms": NUMBER,
+            "slices": [
                 {
+                    "kind": str,
+                    "route": str,
+                    "request_id": str,
                     "file": str,
                     "line": int,
-                    "route": str,
-                    "ms": NUMBER,
-                    "own": bool,
-                    "started": str | None,
-                    "length_ms": float | None,
+                    "function": str,
+                    "yielded": bool,
+                    "started": str,
+                    "length_ms": NUMBER,
                 }
             ],
+            "more_slices": {"count": int, "ms": NUMBER},
+            "waited": [SLOW_REQUEST],
+            "more_waited": {"count": int, "queued_ms": NUMBER},
         }
     ],
-    "left_out": {"sites": int, "routes": int, "workers": int, "unreadable_lines": int, "files_of_another_schema": int},
+    "left_out": {
+        "sites": int,
+        "routes": int,
+        "workers": int,
+        "moments": int,
+        "unreadable_lines": int,
+        "files_of_another_schema": int,
+    },
 }
 
 

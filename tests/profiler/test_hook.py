@@ -68,6 +68,26 @@ def test_a_request_is_queued_from_when_it_became_readable(session: profiler.Sess
     assert span.total_s == pytest.approx(span.queued_s + span.running_s, abs=1e-9)
 
 
+def test_a_request_that_came_while_the_loop_could_not_poll_was_queued_behind_what_kept_it(
+    session: profiler.Session,
+) -> None:
+    came_ns: list[int] = []
+
+    def stalls() -> None:
+        came_ns.append(time.perf_counter_ns() + 10_000_000)  # as the kernel's stamp would say
+        spin(0.05)
+
+    culprit = run_in_request(session, stalls)
+    span = run_in_request(session, lambda: None, ready_ns=came_ns[0])
+    assert span.queued_s >= 0.04
+    assert span.total_s == pytest.approx(span.queued_s + span.running_s, abs=1e-9)
+    blamed = [(record, cost_s) for record, cost_s in span.blamed or () if record.span is culprit]
+    assert len(blamed) == 1
+    record, cost_s = blamed[0]
+    assert cost_s == pytest.approx(record.end_s - came_ns[0] * 1e-9, abs=1e-6)
+    assert (record.victims, record.harm_s) == (1, cost_s)
+
+
 def test_a_moment_in_the_future_is_no_queue(session: profiler.Session) -> None:
     span = run_in_request(session, lambda: None, ready_ns=time.perf_counter_ns() + 10**12)
     assert span.queued_s == 0.0

@@ -236,6 +236,34 @@ def test_the_other_loop_of_gevent_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         profiler.install()
 
 
+INSTALLS_IN_A_CALLBACK = """
+import sys, time, gevent, greenlet, profiler
+hub = gevent.get_hub()
+opened = []
+def woken():
+    opened.append(profiler.install(sys.argv[1]))
+    hub.loop.run_callback(time.sleep, 0.05)
+runs = greenlet.greenlet(woken, hub)
+hub.loop.run_callback(runs.switch)
+hub.loop.run_callback(time.sleep, 0.05)
+gevent.sleep(0.02)
+began = time.perf_counter()
+gevent.sleep(0.02)
+idle_s = opened[0]._hook.counts().idle_s
+assert 0.015 < idle_s <= time.perf_counter() - began, idle_s
+opened[0].close()
+"""
+
+
+def test_what_callbacks_do_after_an_install_in_the_same_turn_is_seen(tmp_path: Path) -> None:
+    with run(INSTALLS_IN_A_CALLBACK, tmp_path) as program:
+        _, errors = program.communicate(timeout=20)
+    assert (program.returncode, errors) == (0, "")
+    (site,) = [line for line in lines_of(tmp_path) if line["type"] == "site" and line["busy_s"] > 0.09]
+    assert 0.1 <= site["busy_s"] < 0.2
+    assert site["routes"] == ["(hub)"]
+
+
 FORKS = """
 import os, sys, warnings, gevent, greenlet, profiler
 warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, of a fork beside threads: the watchdog is one
