@@ -43,7 +43,7 @@ def calibrate(hub: Any, meter: Meter) -> Costs:
     """Measure. Leaves the tracer as it was."""
     recorder = Recorder()
     hook = hooks.Hook(
-        hooks.Links(hub, meter, Turn(), recorder.batch, recorder.errors, deque(), recorder.fold, _nothing),
+        hooks.Links(hub, meter, Turn(), recorder.batch, recorder.unusual, deque(), recorder.fold, _nothing),
         _NEVER_S,
     )
     earlier = gettrace()

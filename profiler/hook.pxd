@@ -30,7 +30,7 @@ cdef _charge(Span span, Slice record, double cost_s)
 @cython.final
 cdef class Hook:
     cdef object _collector, _fold, _hub, _stalls, _woken, _chained, _tracer, _recent
-    cdef list _batch, _errors
+    cdef list _batch, _unusual
     cdef Turn _turn
     cdef dict _suspended
     cdef long long _displaced, _dropped, _failures, _slices_over, _turns
@@ -44,9 +44,9 @@ cdef class Hook:
     cpdef trace(self, event, tuple args)
     @cython.locals(span=Span, began=double, ready=double)
     cpdef Span begin(self, object route, object request_id, object ready_ns=*)
-    cpdef end(self, Span span, bint error=*)
+    cpdef end(self, Span span, bint error=*, int outcome=*)
     @cython.locals(other=Span)
-    cdef _end_elsewhere(self, Span span, bint error)
+    cdef _end_elsewhere(self, Span span, bint error, int outcome)
     @cython.locals(own=Span, span=Span)
     cdef _notable(self, object origin, double now)
     cdef _handed_on(self, object target, Span span)

@@ -72,7 +72,7 @@ class Links(NamedTuple):
     meter: Meter
     turn: Turn
     batch: list[Span]  # finished requests, in order
-    errors: list[Span]  # those of them that ended in an error
+    unusual: list[Span]  # those of them that ended in an error, or with an outcome
     finished: deque[Slice]  # slices over the threshold
     fold: Callable[[], None]  # called when the batch is full
     woken: Callable[[], None]  # called at the first turn after `Hook.doze`
@@ -91,7 +91,7 @@ class Hook:
 
     __slots__ = (
         # Of the process
-        "_batch", "_collector", "_errors", "_fold", "_hub", "_notable_s", "_stalls", "_threshold_s", "_turn", "_woken",
+        "_batch", "_collector", "_fold", "_hub", "_notable_s", "_stalls", "_threshold_s", "_turn", "_unusual", "_woken",
         "_chained",  # a tracer of somebody else's, called after ours
         "_tracer",  # what gettrace should say: `trace`, or `_both`
         # Since the start, as in Counts
@@ -114,7 +114,7 @@ class Hook:
     )  # fmt: skip
 
     def __init__(self, links: Links, threshold_s: float) -> None:
-        self._hub, meter, self._turn, self._batch, self._errors, finished, self._fold, self._woken, flight = links
+        self._hub, meter, self._turn, self._batch, self._unusual, finished, self._fold, self._woken, flight = links
         self._threshold_s = threshold_s
         self._notable_s = threshold_s * MEMBER  # from here on a slice is looked at after its end
         self._collector = Collector(self._start_of_slice)
@@ -186,10 +186,10 @@ class Hook:
             span.queued_s = 0.0
         return span
 
-    def end(self, span: Span, error: bool = False) -> None:
+    def end(self, span: Span, error: bool = False, outcome: int = 0) -> None:
         """See `Session.end`."""
         if self._active is not span:
-            self._end_elsewhere(span, error)
+            self._end_elsewhere(span, error, outcome)
             return
         now = clock()
         self._active = None
@@ -201,20 +201,22 @@ class Hook:
         if now - self._start >= self._notable_s:
             self._late = span
         span.total_s = now - span.started_s
-        if error:
-            span.error = True
-            self._errors.append(span)
+        if error or outcome:
+            span.error = error
+            span.outcome = outcome
+            self._unusual.append(span)
         self._batch.append(span)
 
-    def _end_elsewhere(self, span: Span, error: bool) -> None:
+    def _end_elsewhere(self, span: Span, error: bool, outcome: int) -> None:
         # By another greenlet than began it (a timeout, a disconnect): it counts as waiting until now. Or ended twice.
         for suspended, other in self._suspended.items():
             if other is span:
                 del self._suspended[suspended]
                 span.total_s = clock() - span.started_s
-                if error:
-                    span.error = True
-                    self._errors.append(span)
+                if error or outcome:
+                    span.error = error
+                    span.outcome = outcome
+                    self._unusual.append(span)
                 self._batch.append(span)
                 break
 

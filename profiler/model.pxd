@@ -5,6 +5,7 @@ cdef class Span:
     cdef public double _out_s, longest_slice_s, queued_s, running_s, started_s, total_s
     cdef public list blamed
     cdef public bint error
+    cdef public int outcome
     cdef public object request_id, route
 
 

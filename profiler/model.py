@@ -123,7 +123,7 @@ class Begin(Protocol):
 class End(Protocol):
     """See `Session.end`."""
 
-    def __call__(self, span: Span, error: bool = False) -> None: ...
+    def __call__(self, span: Span, error: bool = False, outcome: int = 0) -> None: ...
 
 
 class Turn:
@@ -147,6 +147,7 @@ class Span:
         "blamed",  # slices that cost this request time, its own among them, with the seconds each cost; None = none
         "error",
         "longest_slice_s",
+        "outcome",  # as given to `Session.end`; only of requests that were counted apart
         "queued_s",  # ready, but another greenlet had the hub
         "request_id",
         "route",
@@ -155,10 +156,11 @@ class Span:
         "total_s",  # set at the end
     )
 
-    # No __init__: it would double the cost of making one. `Session.begin` fills every slot but `total_s`.
+    # No __init__: it would double the cost of making one. `Session.begin` fills every slot but `total_s` and `outcome`.
     blamed: list[tuple[Slice, float]] | None
     error: bool
     longest_slice_s: float
+    outcome: int
     queued_s: float
     request_id: str
     route: str

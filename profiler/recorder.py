@@ -39,11 +39,16 @@ OTHER_ROUTES = "(other routes)"
 class RouteTimes:
     """The requests of one route in one delta."""
 
-    __slots__ = ("at_once", "errors", "longest", "queued", "requests", "running", "total", "waiting")
+    __slots__ = (
+        "at_once", "errors", "longest", "longest_s", "outcomes", "queued", "queued_s", "requests", "running",
+        "running_s", "total", "total_s", "waiting", "waiting_s",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.requests = 0
         self.errors = 0
+        self.outcomes: dict[int, int] = {}  # requests by outcome, as far as they had one
+        self.total_s = self.running_s = self.waiting_s = self.queued_s = self.longest_s = 0.0  # sums
         self.total = Tally()
         self.queued = Tally()
         # Of requests that were one slice: their running time, and their longest slice.
@@ -56,19 +61,38 @@ class RouteTimes:
     def add(self, spans: list[Span]) -> None:
         """Count finished requests."""
         self.requests += len(spans)
-        self.total.add([span.total_s for span in spans])
-        self.queued.add([span.queued_s for span in spans])
+        totals_s = [span.total_s for span in spans]
+        self.total.add(totals_s)
+        self.total_s += sum(totals_s)
+        queued_s = [span.queued_s for span in spans]
+        self.queued.add(queued_s)
+        self.queued_s += sum(queued_s)
         waited = [span for span in spans if span._out_s]  # noqa: SLF001
         if len(waited) < len(spans):
             self.at_once = self.at_once or Tally()
-            self.at_once.add([span.running_s for span in spans if not span._out_s])  # noqa: SLF001
+            running_s = [span.running_s for span in spans if not span._out_s]  # noqa: SLF001
+            self.at_once.add(running_s)
+            at_once_s = sum(running_s)
+            self.running_s += at_once_s
+            self.longest_s += at_once_s
         if waited:
             self.running = self.running or Tally()
             self.longest = self.longest or Tally()
             self.waiting = self.waiting or Tally()
-            self.running.add([span.running_s for span in waited])
-            self.longest.add([span.longest_slice_s for span in waited])
-            self.waiting.add([span.waiting_s for span in waited])
+            running_s = [span.running_s for span in waited]
+            self.running.add(running_s)
+            self.running_s += sum(running_s)
+            longest_s = [span.longest_slice_s for span in waited]
+            self.longest.add(longest_s)
+            self.longest_s += sum(longest_s)
+            waiting_s = [span.waiting_s for span in waited]
+            self.waiting.add(waiting_s)
+            self.waiting_s += sum(waiting_s)
+
+    def end_unusually(self, span: Span) -> None:
+        """Count a request, which `add` counts too, by how it ended."""
+        self.errors += span.error
+        self.outcomes[span.outcome] = self.outcomes.get(span.outcome, 0) + 1
 
     def line(self, route: str) -> dict[str, Any]:
         """As it is stored."""
@@ -122,7 +146,7 @@ class Recorder:
     def __init__(self, flight: Flight | None = None) -> None:
         self._flight = flight
         self.batch: list[Span] = []  # the hook appends to these two
-        self.errors: list[Span] = []
+        self.unusual: list[Span] = []
         self.requests = 0  # since the start
         self._slowest: list[tuple[float, int, Span]] = []  # a heap; the number keeps spans from being compared
         self._pushed = self._handed_over = 0  # the last number given, and the last that was handed over
@@ -148,14 +172,17 @@ class Recorder:
         for route, spans in by_route.items():
             self._times(route, len(spans)).add(spans)
             self._keep_slowest(route, spans)
-        for span in self.errors:
-            times = self._times(span.route, 0)
-            times.errors += 1
-        self.errors.clear()
+        for span in self.unusual:
+            self._times(span.route, 0).end_unusually(span)
+        self.unusual.clear()
 
     def delayed(self, delay_s: float) -> None:
         """A timer was late by `delay_s`."""
         self._delta.delays_s.append(delay_s)
+
+    def unfinished(self) -> Delta:
+        """What was gathered since the last `take`; it goes on growing."""
+        return self._delta
 
     def take(self, counts: Counts, since: Counts, wall_s: float, overhead_s: float) -> Delta:
         """Hand over what was gathered, with what the hook counted since the last time, and begin anew."""

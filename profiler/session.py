@@ -29,9 +29,9 @@ from profiler.evidence import Judge
 from profiler.flight import ANY_ROUTE, Flight
 from profiler.frames import Application
 from profiler.lineage import Lineage
+from profiler.metrics import CountedSites, Figures, Ledger
 from profiler.model import Begin, End, Slice, Span, Turn
 from profiler.recorder import Recorder
-from profiler.sites import SiteTable
 from profiler.usage import Meter
 from profiler.watchdog import Watchdog
 from profiler.writer import Writer
@@ -61,7 +61,11 @@ class Session:
     """
 
     end: End
-    """`end(span, error=False)`: it ends now, usually in the greenlet that began it. Ending twice does nothing."""
+    """`end(span, error=False, outcome=0)`: it ends now, usually in the greenlet that began it.
+
+    Ending twice does nothing. `outcome`: a number under which `figures` counts it apart (for a server, its status if
+    that is not the usual one); 0: none.
+    """
 
     peek: Callable[[], tuple[float, bool, Span | None]]
     """`peek() -> (start, polling, span)` of the slice that goes on: when it began, and the request that has the hub."""
@@ -84,7 +88,8 @@ class Session:
         flight = Flight(objectives_s, application, threshold_s) if directory is not None else None
         self._recorder = Recorder(flight)
         self._meter = Meter()
-        table = SiteTable()
+        self._sites = table = CountedSites()
+        self._ledger = Ledger()
         finished: deque[Slice] = deque()
         self._writer: Writer | None = None
         if directory is not None:
@@ -95,7 +100,7 @@ class Session:
                 meter=self._meter,
                 turn=self.turn,
                 batch=self._recorder.batch,
-                errors=self._recorder.errors,
+                unusual=self._recorder.unusual,
                 finished=finished,
                 fold=self._recorder.fold,
                 woken=self._woken,
@@ -128,7 +133,7 @@ class Session:
             (loop.check(ref=False, priority=loop.MAXPRI), self._hook.after_poll),
         ]
         self._timer: Any = loop.timer(PULSE_S, PULSE_S, ref=False)
-        self._due_s = self._handed_over_s = time.perf_counter()
+        self._started_s = self._due_s = self._handed_over_s = time.perf_counter()
         self._hand_over_after_s = FIRST_HAND_OVER_S
         self._handed_over = self._pulsed = self._hook.counts()
         self._handed_over_requests = 0
@@ -169,6 +174,28 @@ class Session:
         atexit.unregister(self.close)
         _session = None
 
+    def figures(self) -> Figures:
+        """What happened since the start; in the hub's thread. Takes as long as some ten requests. Not to be changed."""
+        self._recorder.fold()
+        counts = self._hook.counts()
+        delta = self._recorder.unfinished()
+        overhead_s = self._costs.of(switches=counts.switches, turns=counts.turns, requests=self._recorder.requests)
+        return Figures(
+            wall_s=time.perf_counter() - self._started_s,
+            idle_s=counts.idle_s,
+            overhead_s=overhead_s,
+            switches=counts.switches,
+            slices_over=counts.slices_over,
+            dropped=counts.dropped + self._sites.lost,
+            displaced=counts.displaced,
+            failures=counts.failures,
+            delay=self._ledger.delay,
+            longest=self._ledger.longest_with(delta),
+            routes=self._ledger.routes_with(delta),
+            sites=self._sites.sites.copy(),
+            culprits=self._sites.culprits.copy(),
+        )
+
     def _detach(self) -> None:
         self._closed = True
         self._hook.remove()
@@ -198,7 +225,9 @@ class Session:
 
     def _pulse(self) -> None:
         now_s = time.perf_counter()
-        self._recorder.delayed(max(0.0, now_s - self._due_s))
+        delay_s = max(0.0, now_s - self._due_s)
+        self._recorder.delayed(delay_s)
+        self._ledger.delay.add(delay_s)
         self._recorder.fold()
         counts = self._hook.counts()
         idle = counts.switches == self._pulsed.switches
@@ -224,6 +253,7 @@ class Session:
             requests=requests - self._handed_over_requests,
         )
         delta = self._recorder.take(counts, self._handed_over, now_s - self._handed_over_s, overhead_s)
+        self._ledger.absorb(delta)
         self._handed_over, self._handed_over_requests, self._handed_over_s = counts, requests, now_s
         if self._writer is not None:
             self._writer.hand_over(delta)

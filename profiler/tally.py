@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from struct import Struct, pack
 
@@ -59,4 +60,11 @@ class Tally:
             if index < least:
                 index = 0
             counts[index] = counts.get(index, 0) + count
+        return counts
+
+    def coarse(self, edges: list[int]) -> list[int]:
+        """The counts below the first of these buckets, from each of them to the next, and from the last on."""
+        counts = [0] * (len(edges) + 1)
+        for index, count in self.buckets().items():
+            counts[bisect_right(edges, index)] += count
         return counts

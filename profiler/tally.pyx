@@ -52,3 +52,21 @@ cdef class Tally:
         if self._zeros:
             counts[0] = self._zeros
         return counts
+
+    def coarse(self, list edges):
+        cdef int index = 0
+        cdef int end
+        cdef long long count = self._zeros
+        counts = []
+        for edge in edges:
+            end = min(max(<int>edge - FIRST, 0), LAST - FIRST + 1)
+            while index < end:
+                count += self._counts[index]
+                index += 1
+            counts.append(count)
+            count = 0
+        while index <= LAST - FIRST:
+            count += self._counts[index]
+            index += 1
+        counts.append(count)
+        return counts

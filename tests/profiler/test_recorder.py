@@ -23,7 +23,7 @@ def finished(
 ) -> Span:
     span = Span()
     span.route, span.request_id = route, request_id
-    span.error, span.blamed = False, None
+    span.error, span.outcome, span.blamed = False, 0, None
     span.started_s = 1.0
     span.running_s = span.longest_slice_s = running_ms / 1000
     span.queued_s = queued_ms / 1000
@@ -32,10 +32,10 @@ def finished(
     return span
 
 
-def record(*spans: Span, errors: tuple[Span, ...] = ()) -> Delta:
+def record(*spans: Span, unusual: tuple[Span, ...] = ()) -> Delta:
     recorder = Recorder()
     recorder.batch += spans
-    recorder.errors += errors
+    recorder.unusual += unusual
     recorder.fold()
     return recorder.take(NOTHING, NOTHING, 1.0, 0.0)
 
@@ -68,7 +68,8 @@ def test_a_route_named_late_is_the_one_that_counts() -> None:
 
 def test_errors_are_counted_with_their_route() -> None:
     failed = finished("GET /b")
-    delta = record(finished("GET /a"), failed, errors=(failed,))
+    failed.error = True
+    delta = record(finished("GET /a"), failed, unusual=(failed,))
     assert {line["route"]: line["errors"] for line in lines(delta, "route")} == {"GET /a": 0, "GET /b": 1}
 
 

@@ -1,0 +1,241 @@
+"""Figures that only grow, for whoever watches a worker from outside, as monitoring systems do.
+
+The files tell what happened between two hand-overs; here the same is added up since the start, in buckets that are
+coarse and never change, so that the figures of many workers can be summed.
+Nothing of it is on a request's way: what the recorder has gathered is read when somebody asks, and kept when the
+recorder hands it over. Slow slices are counted where the watchdog's thread brings them to their site.
+Bounds: `MAX_ROUTES` routes and `MAX_SITES` sites have figures of their own, the rest is `OTHER`. A name that has a
+place keeps it, since a figure that moved to `OTHER` would look like new events. The last half of the places is for
+names that matter, so that paths which strangers make up cannot take them all.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, NamedTuple
+
+from profiler.recorder import OTHER_ROUTES
+from profiler.sites import HUB_ROUTE, SiteTable
+from profiler.tally import bucket
+
+if TYPE_CHECKING:
+    from profiler.recorder import Delta, RouteTimes
+    from profiler.sites import Finding
+    from profiler.tally import Tally
+
+MAX_ROUTES = 100  # some 25 numbers each: a service with more routes than this looks at the report
+MAX_SITES = 50  # lines to be repaired; who has more begins with the worst
+LEAST_REQUESTS = 10  # in a hand-over of seconds: fewer may be anybody's
+OTHER = "(other)"
+MACHINE = "(the machine)"  # in place of a site that is not to blame
+
+# Upper bounds of all histograms of times. A hello takes 0.1 ms, a row 0.3 ms, 10 s is where clients have given up.
+BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# The same as the recorder's buckets, which are 3 % wide: the one that holds a bound counts as under it.
+_EDGES = [bucket(bound_s) + 1 for bound_s in BOUNDS_S]
+
+
+class Times:
+    """A histogram by `BOUNDS_S`."""
+
+    __slots__ = ("counts", "sum_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_S) + 1)  # the last is for what is longer than all bounds
+        self.sum_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    def add_tally(self, tally: Tally | None) -> None:
+        """Count what it has counted; the sum is the caller's."""
+        if tally is not None:
+            self.counts = list(map(int.__add__, self.counts, tally.coarse(_EDGES)))
+
+    def copy(self) -> Times:
+        """To add to."""
+        copied = Times()
+        copied.counts, copied.sum_s = self.counts[:], self.sum_s
+        return copied
+
+
+class RouteFigures:
+    """The requests of a route since the start."""
+
+    __slots__ = ("outcomes", "queued_s", "requests", "running_s", "total", "waiting_s")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.outcomes: dict[int, int] = {}  # those that had one
+        self.running_s = self.waiting_s = self.queued_s = 0.0
+        self.total = Times()
+
+    def add(self, times: RouteTimes) -> None:
+        """Add a delta's."""
+        self.requests += times.requests
+        for outcome, count in times.outcomes.items():
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
+        self.running_s += times.running_s
+        self.waiting_s += times.waiting_s
+        self.queued_s += times.queued_s
+        self.total.add_tally(times.total)
+        self.total.sum_s += times.total_s
+
+    def copy(self) -> RouteFigures:
+        """To add to."""
+        copied = RouteFigures()
+        copied.requests, copied.outcomes = self.requests, self.outcomes.copy()
+        copied.running_s, copied.waiting_s, copied.queued_s = self.running_s, self.waiting_s, self.queued_s
+        copied.total = self.total.copy()
+        return copied
+
+
+class Cost(NamedTuple):
+    """What slow slices have cost."""
+
+    slices: int = 0
+    busy_s: float = 0.0  # the hub
+    harm_s: float = 0.0  # requests that were ready: the time they were queued
+    victims: int = 0
+
+    def plus(self, finding: Finding) -> Cost:
+        """And one more."""
+        record = finding.record
+        return Cost(
+            self.slices + 1,
+            self.busy_s + record.length_s,
+            self.harm_s + record.harm_s,
+            self.victims + record.victims,
+        )
+
+
+class Site(NamedTuple):
+    """What slow slices are counted by: a line, or a function where the samples fell on several of its lines."""
+
+    file: str
+    function: str
+    line: int  # 0: several
+    cause: str
+
+
+class Figures(NamedTuple):
+    """Everything since the start."""
+
+    wall_s: float
+    idle_s: float  # the hub had nothing to do
+    overhead_s: float  # estimated: of the profiler, on the hub
+    switches: int
+    slices_over: int
+    dropped: int
+    displaced: int
+    failures: int
+    delay: Times  # how late a timer was that was due
+    longest: Times  # each request's longest slice
+    routes: dict[str, RouteFigures]
+    sites: dict[Site, Cost]
+    culprits: dict[str, Cost]  # by the route of the request that had the hub; without what the machine did
+
+
+class Places:
+    """Which names have figures of their own: half as they come, the others only if they matter.
+
+    That is for those of more than `2 / most` of everything, so at no time can there be too many of them.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: set[Hashable] = set()
+
+    def give(self, name: Hashable, share: float) -> bool:
+        """Whether `name`, which makes up `share` of everything lately, has a place; if need be from now on."""
+        if name in self._taken:
+            return True
+        if len(self._taken) >= (self._most if share > 2 / self._most else self._most // 2):
+            return False
+        self._taken.add(name)
+        return True
+
+
+class CountedSites(SiteTable):
+    """A site table that also keeps totals. Rows are replaced whole, so that any thread may read them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: dict[Site, Cost] = {}
+        self.culprits: dict[str, Cost] = {}
+        self.lost = 0
+        self._site_places = Places(MAX_SITES)
+        self._culprit_places = Places(MAX_ROUTES)
+        self._charged_s = 0.0
+
+    def add(self, finding: Finding) -> None:
+        """See `SiteTable`; for the watchdog's thread."""
+        super().add(finding)
+        record, place, cause = finding.record, finding.place, finding.verdict.cause
+        cost_s = record.length_s + record.harm_s
+        self._charged_s += cost_s
+        share = cost_s / self._charged_s
+        site = Site(place.file, place.function, 0 if finding.by_function else place.line, cause)
+        if finding.verdict.innocent:
+            site = Site(MACHINE, "", 0, cause)
+        elif not self._site_places.give(site, share):
+            site = Site(OTHER, "", 0, cause)
+        self.sites[site] = self.sites.get(site, Cost()).plus(finding)
+        if not finding.verdict.innocent:
+            route = record.span.route if record.span else HUB_ROUTE
+            route = route if self._culprit_places.give(route, share) else OTHER
+            self.culprits[route] = self.culprits.get(route, Cost()).plus(finding)
+
+    def lose(self) -> None:
+        """See `SiteTable`."""
+        super().lose()
+        self.lost += 1
+
+
+class Ledger:
+    """The totals of routes and delays; only the hub's thread calls it."""
+
+    def __init__(self) -> None:
+        self.delay = Times()
+        self._longest = Times()
+        self._routes: dict[str, RouteFigures] = {}
+        self._places = Places(MAX_ROUTES)
+        self._names: dict[str, str] = {}  # under which the routes of the present delta are counted: to its end
+
+    def absorb(self, delta: Delta) -> None:
+        """The recorder has handed this over; it grows no more."""
+        self._routes, self._longest = self.routes_with(delta), self.longest_with(delta)
+        self._names = {}
+        requests = delta.records
+        for route, times in delta.routes.items():
+            if times.requests >= LEAST_REQUESTS and route != OTHER_ROUTES:
+                self._places.give(route, times.requests / requests)
+
+    def routes_with(self, delta: Delta) -> dict[str, RouteFigures]:
+        """The totals up to now; `delta` is the one that is being gathered. Not to be changed."""
+        routes = self._routes.copy()
+        own: set[str] = set()
+        for route, times in delta.routes.items():
+            name = self._names.get(route) or self._name(route)
+            if name not in own:
+                own.add(name)
+                routes[name] = routes[name].copy() if name in routes else RouteFigures()
+            routes[name].add(times)
+        return routes
+
+    def longest_with(self, delta: Delta) -> Times:
+        """The same of each request's longest slice."""
+        longest = self._longest.copy()
+        for times in delta.routes.values():
+            longest.add_tally(times.at_once)
+            longest.add_tally(times.longest)
+            longest.sum_s += times.longest_s
+        return longest
+
+    def _name(self, route: str) -> str:
+        has_place = route != OTHER_ROUTES and self._places.give(route, 0.0)
+        name = self._names[route] = route if has_place else OTHER
+        return name
