@@ -126,6 +126,7 @@ class WSGIServer(Shared, StreamServer):
         self._serving: Any = None  # the watcher that serves them
         # -- what the connections share
         self._connections: set[Connection | TlsRelay] = set()
+        self.accepted = 0  # connections, ever
         self.waiting: collections.deque[Connection] = collections.deque()  # complete requests, in order of arrival
         self.in_flight = 0  # requests that have a greenlet
         self.overdue = 0  # requests that go on although their deadline has passed and their client was answered
@@ -232,6 +233,7 @@ class WSGIServer(Shared, StreamServer):
 
     def do_handle(self, sock: _socket.socket, address: Any) -> None:
         """Take a new connection."""
+        self.accepted += 1
         self._connections.add(
             Connection(self, sock, address) if self.ssl_args is None else TlsRelay(self, sock, address)
         )

@@ -66,8 +66,11 @@ class Observer(Protocol):
         """A request starts in this greenlet; the token is given back to `end`."""
         ...
 
-    def end(self, token: Any, failed: bool, /) -> None:
-        """The request's answer was sent, or given up; `failed`: by a fault of ours, status 5xx or none."""
+    def end(self, token: Any, failed: bool, unusual: int, /) -> None:
+        """The request's answer was sent, or given up; `failed`: by a fault of ours, status 5xx or none.
+
+        `unusual`: the status, if it is not 2xx; else, and if nothing was sent, 0.
+        """
         ...
 
 
@@ -168,7 +171,10 @@ class Exchange:
             self._fail(error)
         if token is not None and observer is not None:
             try:
-                observer.end(token, not 100 <= self.status < 500)
+                if 200 <= self.status < 300:
+                    observer.end(token, False, 0)
+                else:
+                    observer.end(token, not 100 <= self.status < 500, self.status)
             except Exception:  # noqa: BLE001 - as above
                 server.drop_observer()
         self.greenlet = None

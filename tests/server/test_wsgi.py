@@ -324,8 +324,8 @@ def test_an_observer_is_told_of_every_request_and_dropped_when_it_fails(serve: S
                 raise RuntimeError("observer")
             return environ["PATH_INFO"]
 
-        def end(self, token: Any, failed: bool) -> None:
-            self.seen.append((token, failed))
+        def end(self, token: Any, failed: bool, unusual: int) -> None:
+            self.seen.append((token, failed, unusual))
 
     watcher = Watcher()
     live = serve(hello, observer=watcher)
@@ -333,5 +333,32 @@ def test_an_observer_is_told_of_every_request_and_dropped_when_it_fails(serve: S
         for path in (b"/1", b"/2", b"/bad", b"/3"):
             client.sendall(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path)
             assert read_answer(client)[0].startswith(b"HTTP/1.1 200")
-    assert watcher.seen == [("/1", False), ("/2", False)]
+    assert watcher.seen == [("/1", False, 0), ("/2", False, 0)]
     assert "observer" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ("204 No Content", (False, 0)),
+        ("302 Found", (False, 302)),
+        ("404 Not Found", (False, 404)),
+        ("503 No", (True, 503)),
+    ],
+)
+def test_an_observer_is_told_the_status_where_it_is_not_the_usual_one(serve: Serve, status: str, told: Any) -> None:
+    seen: list[Any] = []
+
+    class Watcher:
+        def begin(self, environ: dict[str, Any]) -> Any:
+            return environ
+
+        def end(self, token: Any, failed: bool, unusual: int) -> None:
+            seen.append((failed, unusual))
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response(status, [])
+        return []
+
+    serve(app, observer=Watcher()).ask(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert seen == [told]
