@@ -13,6 +13,7 @@ import mmap
 from collections.abc import Iterator
 
 from tafe.lifecycle import State
+from tafe.mailbox import Mailbox, mailboxes
 
 # After SIGINT or SIGQUIT, until the arbiter kills a worker: time for short stop hooks, and a person still waits for it.
 QUICK_STOP_S = 3.0
@@ -24,11 +25,13 @@ _TEXT_LIMIT_BYTES = _PAGE_BYTES - _TEXT_START_BYTES
 # Words of a worker's page
 _PID, _GENERATION, _STATE, _BEAT_NS, _IN_FLIGHT, _REQUESTS, _RETIRING, _TEXT_BYTES = range(8)
 # Words of the arbiter's page
-_STOPPING, _FOR_GOOD, _HIGHEST_SLOT = range(3)
+_STOPPING, _FOR_GOOD, _HIGHEST_SLOT, _STARTS = range(4)
 
 
 class Slot:
     """One worker's page."""
+
+    mailbox: Mailbox | None = None  # for the worker's metrics, if anybody wants them
 
     def __init__(self, memory: memoryview, index: int) -> None:
         self.index = index
@@ -110,12 +113,15 @@ class Slot:
 
 
 class Scoreboard:
-    """All slots; made by the arbiter, inherited by the workers."""
+    """All slots; made by the arbiter, inherited by the workers. `message_bytes`: room for the metrics of each."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, message_bytes: int = 0) -> None:
         self._memory = memoryview(mmap.mmap(-1, (slots + 1) * _PAGE_BYTES))
         self._arbiter = self._memory[:_PAGE_BYTES].cast("q")
         self._slots = [Slot(self._memory, index) for index in range(1, slots + 1)]
+        if message_bytes:
+            for slot, mailbox in zip(self._slots, mailboxes(slots, message_bytes), strict=True):
+                slot.mailbox = mailbox
 
     @property
     def stopping(self) -> bool:
@@ -141,6 +147,19 @@ class Scoreboard:
         if slot is not None:
             self._arbiter[_HIGHEST_SLOT] = max(self._arbiter[_HIGHEST_SLOT], slot.index)
         return slot
+
+    @property
+    def starts(self) -> int:
+        """Workers forked so far."""
+        return self._arbiter[_STARTS]
+
+    @starts.setter
+    def starts(self, value: int) -> None:
+        self._arbiter[_STARTS] = value
+
+    def ever_used(self) -> list[Slot]:
+        """The slots of all workers that there ever were."""
+        return self._slots[: self._arbiter[_HIGHEST_SLOT]]
 
     def used(self) -> Iterator[Slot]:
         """The slots of living workers."""

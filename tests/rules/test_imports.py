@@ -35,6 +35,7 @@ LAYERS = (
     {"body"},
     {"http1"},
     {"access_log", "load", "resolve", "listeners", "scoreboard", "generations", "greenlets", "deadlines", "shared"},
+    {"mailbox"},
     {"states", "turns", "files", "tracebacks", "outcomes", "log_writer", "keeping"},
     {"settings"},
     {"values", "limits", "lifecycle", "access_format"},
