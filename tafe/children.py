@@ -13,14 +13,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
 
 from tafe import listeners, load
+from tafe.admin import Admin
 from tafe.generations import Member
+from tafe.metrics import MESSAGE_BYTES
 from tafe.resolve import Resolved
 from tafe.scoreboard import Scoreboard, Slot
 from tafe.settings import Settings
@@ -93,10 +95,11 @@ class Child:
 
 
 class Children:
-    """The living workers, in order of their start."""
+    """The living workers, in order of their start, and the admin process beside them, if there is to be one."""
 
-    def __init__(self, log: Any) -> None:
-        self.board = Scoreboard(_SLOTS)
+    def __init__(self, log: Any, admin: Admin | None = None) -> None:
+        self.board = Scoreboard(_SLOTS, 0 if admin is None else MESSAGE_BYTES)
+        self._admin = admin
         self._log = log
         self._living: dict[int, Child] = {}
         self._looked_s = time.monotonic()
@@ -125,6 +128,7 @@ class Children:
         worker = make(sockets)
         worker.board, worker.slot = self.board, slot
         slot.hand_out(generation.number, time.monotonic_ns())
+        self.board.starts += 1
         # A signal between the fork and the worker's own handlers would go to the arbiter's handler and be lost.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         pid = os.fork()
@@ -137,12 +141,9 @@ class Children:
     def _be(self, worker: Any, sockets: list[socket.socket], others: Iterable[Generation]) -> NoReturn:
         """The child's side of the fork; ends the process through SystemExit, so that exit handlers run."""
         worker.pid = worker.slot.pid = os.getpid()
-        for sibling in self:
-            sibling.worker.tmp.close()
-        for generation in others:
-            for listener in generation.listeners.values():
-                if listener not in sockets:
-                    listener.close()
+        self._close_siblings(others, sockets)
+        if self._admin is not None:
+            self._admin.listener.close()
         try:
             worker.init_process()
         except Exception:  # noqa: BLE001  the worker's last word, whatever it was
@@ -150,6 +151,25 @@ class Children:
             worker.slot.text = "the traceback is above"
             sys.exit(_BOOT_ERROR)
         sys.exit(0)
+
+    def _close_siblings(self, generations: Iterable[Generation], kept: Sequence[socket.socket] = ()) -> None:
+        """In a child: let go of what the arbiter has open for others."""
+        for sibling in self:
+            sibling.worker.tmp.close()
+        for generation in generations:
+            for listener in generation.listeners.values():
+                if listener not in kept:
+                    listener.close()
+
+    def keep_admin(self, generations: Iterable[Generation]) -> None:
+        """See that the admin process runs, if there is to be one. It gets none of the listeners of `generations`."""
+        if self._admin is not None:
+            self._admin.keep(self.board, lambda: self._close_siblings(generations))
+
+    def stop_admin(self) -> None:
+        """The last to go: it shows how the workers end."""
+        if self._admin is not None:
+            self._admin.stop()
 
     def tell(self, child: Child, number: signal.Signals, kill_after_s: float) -> None:
         """Tell a worker to stop; it is killed if it is still there after `kill_after_s`, unless this is its death."""
@@ -181,6 +201,8 @@ class Children:
             if not pid:
                 return ended
             child = self._living.pop(pid, None)
+            if child is None and self._admin is not None and self._admin.has_ended(pid, status):
+                continue
             if child is not None:  # as process 1 of a container we also inherit orphans
                 child.last_stack = _stack_left_by(child.worker)
                 child.worker.tmp.close()

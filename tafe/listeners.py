@@ -29,8 +29,8 @@ _DROP_SYN = (
 )
 
 
-def listen(text: str, backlog: int, set_by: str) -> socket.socket:
-    """A listening socket, non-blocking; `UsageError` if the address cannot be had."""
+def listen(text: str, backlog: int, set_by: str, flag: str = "--bind") -> socket.socket:
+    """A listening socket, non-blocking; `UsageError` if the address, given with `flag`, cannot be had."""
     address = parse_address(text)
     try:
         if address.fd >= 0:
@@ -39,7 +39,7 @@ def listen(text: str, backlog: int, set_by: str) -> socket.socket:
             return _unix(address.path, backlog)
         return _tcp(address, backlog)
     except OSError as error:
-        raise _refusal(address, error, set_by) from None
+        raise _refusal(address, error, set_by, flag) from None
 
 
 def from_systemd() -> list[socket.socket]:
@@ -157,17 +157,17 @@ def _remove_stale(path: str) -> None:
     os.unlink(path)
 
 
-def _refusal(address: Address, error: OSError, set_by: str) -> UsageError:
+def _refusal(address: Address, error: OSError, set_by: str, flag: str) -> UsageError:
     shown = str(address).removeprefix("http://")
     reason = error.strerror or str(error)
     allowed = try_ = ""
     if error.errno == errno.EADDRINUSE:
         reason = "another program listens there"
-        try_ = f"stop it, or --bind {_elsewhere(address)}"
+        try_ = f"stop it, or {flag} {_elsewhere(address)}"
     elif error.errno == errno.EACCES:
         allowed = "a port from 1024, or a directory that you may write to"
-        try_ = f"--bind {_elsewhere(address)}"
-    return UsageError(f"--bind: cannot listen on {shown}: {reason}", set_by=set_by, allowed=allowed, try_=try_)
+        try_ = f"{flag} {_elsewhere(address)}"
+    return UsageError(f"{flag}: cannot listen on {shown}: {reason}", set_by=set_by, allowed=allowed, try_=try_)
 
 
 def _elsewhere(address: Address) -> str:

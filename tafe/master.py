@@ -27,6 +27,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.pidfile import Pidfile
 
 from tafe import __version__, listeners, load, modules
+from tafe.admin import Admin
 from tafe.children import Application, Child, Children, Generation
 from tafe.errors import UsageError
 from tafe.generations import STEADY_S, Backoff, decide
@@ -65,7 +66,9 @@ class Master(Arbiter):
         for variable in resolved.ignored:
             self.log.warning("%s is not a setting and is ignored", variable)
         self._settle = settle
-        self._children = Children(self.log)
+        address = resolved.settings.admin
+        self._admin = Admin(address, resolved.origins["admin"], self.log) if address else None
+        self._children = Children(self.log, self._admin)
         self._backoff = Backoff()
         self._inherited = listeners.from_systemd()
         self._generations = 1  # so far
@@ -109,6 +112,8 @@ class Master(Arbiter):
         where = self._serving.where
         self.log.info("tafe %s: starting %s at %s with %s, %s", __version__, settings.app, where, workers, profiled)
         self.log.info("modules: %s", modules.describe(profiled=bool(profile)))
+        if self._admin is not None:
+            self._admin.announce()
 
     def _turn(self) -> None:
         self._handle_signals(self._pause_s())
@@ -117,6 +122,7 @@ class Master(Arbiter):
             self.murder_workers()
             self._look_at_sources()
             self.manage_workers()
+            self._children.keep_admin([one for one in (self._serving, self._candidate) if one is not None])
 
     def _handle_signals(self, timeout_s: float) -> None:
         for number in self.wait_for_signals(timeout=timeout_s):
@@ -286,7 +292,7 @@ class Master(Arbiter):
         except UsageError as error:
             self.log.error("reload refused, the old workers go on:\n%s", error)
             return
-        for name in ("pid_file", "reload"):
+        for name in ("pid_file", "reload", "admin"):
             if getattr(resolved.settings, name) != getattr(self._serving.settings, name):
                 self.log.warning("%s has changed, which has an effect at the next start only", name)
         if self._candidate is not None:
@@ -366,6 +372,7 @@ class Master(Arbiter):
                     self._children.tell_all(signal.SIGQUIT, QUICK_STOP_S)
             self.reap_workers()
             self.murder_workers()
+        self._children.stop_admin()
         if not self._inherited:
             listeners.unlink(self._serving.listeners)
         if self.pidfile is not None:

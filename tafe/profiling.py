@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import profiler
 from profiler import why_interpreted
@@ -19,6 +19,10 @@ from profiler.report import run as run_report
 from profiler.routes import Routes
 from tafe import lifecycle
 from tafe.errors import UsageError
+
+if TYPE_CHECKING:
+    from profiler.metrics import Figures as Figures  # noqa: PLC0414 - for whoever says what `figures` gives
+    from profiler.metrics import Times as Times  # noqa: PLC0414 - the same
 
 _session: profiler.Session | None = None
 
@@ -61,6 +65,19 @@ def _origin() -> lifecycle.Origin | None:
     return None if span is None else lifecycle.Origin(span.route, span.request_id)
 
 
+def bounds_s() -> tuple[float, ...]:
+    """Upper bounds of the histograms in `figures`, which have one more count for what is longer."""
+    from profiler.metrics import BOUNDS_S  # loads gevent, which tafe config does without
+
+    return BOUNDS_S
+
+
+def figures() -> Figures:
+    """What the profiler has counted in this worker since `start`."""
+    assert _session is not None
+    return _session.figures()
+
+
 def stop() -> None:
     """Write what is left; nothing if it was not started."""
     global _session  # noqa: PLW0603
@@ -84,4 +101,13 @@ def _usage(error: profiler.ProfilerError) -> UsageError:
     return UsageError(error.problem, try_=error.remedy)
 
 
-__all__ = ["REPORT_FORMATS", "SpanObserver", "report", "start", "stop", "why_interpreted"]
+__all__ = [
+    "REPORT_FORMATS",
+    "SpanObserver",
+    "bounds_s",
+    "figures",
+    "report",
+    "start",
+    "stop",
+    "why_interpreted",
+]

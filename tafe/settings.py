@@ -108,6 +108,11 @@ class Settings:
         "no application route begins with a dash",
     )  # fmt: skip
 
+    admin: str = _row(
+        "listening", values.ADDRESS, "",
+        "Where /metrics (for Prometheus) and /workers are answered, by a process of its own and without a password.",
+        "off; who wants it chooses who may reach it: 127.0.0.1:9102, or a port on a network of the operators",
+    )  # fmt: skip
     trusted_proxies: tuple[str, ...] = _row(
         "listening",
         values.PEERS,

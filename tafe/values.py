@@ -104,6 +104,14 @@ def read_addresses(raw: Any) -> tuple[str, ...]:
     return addresses
 
 
+def read_address(raw: Any) -> str:
+    """One address, or nothing."""
+    text = read_any_text(raw)
+    if text:
+        parse_address(text)
+    return text
+
+
 def read_peers(raw: Any) -> tuple[str, ...]:
     """IP addresses, or "unix"; none is allowed."""
     peers = () if raw == "" else _texts(raw)
@@ -217,6 +225,9 @@ SIZE = Kind("SIZE", read_size, lambda value: _quote(show_size(value)), show_size
 SWITCH = Kind("", read_switch, _show_switch, _show_switch, "true or false")
 ADDRESSES = Kind(
     "ADDRESS", read_addresses, _show_list, ",".join, "HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N", several=True
+)
+ADDRESS = Kind(
+    "ADDRESS", read_address, _quote, str, "HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N, or empty to switch it off"
 )
 PEERS = Kind("PEER", read_peers, _show_list, ",".join, "IP addresses, or unix for unix sockets", several=True)
 

@@ -35,6 +35,7 @@ from tafe.access_log import AccessLog
 from tafe.errors import UsageError
 from tafe.lifecycle import State
 from tafe.listeners import refuse_newcomers
+from tafe.metrics import Publisher
 from tafe.readiness import Readiness
 from tafe.scoreboard import QUICK_STOP_S, Scoreboard, Slot
 from tafe.server import WSGIServer
@@ -65,6 +66,7 @@ class TafeWorker(Worker):
     sockets: list[Any]
     _profiling: Any = None  # the module, if it is on
     _access_log: AccessLog | None = None
+    _publisher: Publisher | None = None
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -133,6 +135,9 @@ class TafeWorker(Worker):
         for server in self._servers:
             server.start()
             server.stop_accepting()
+        if self.slot is not None and self.slot.mailbox is not None:
+            figures = None if self._profiling is None else self._profiling.figures
+            self._publisher = Publisher(self.slot.mailbox, self._servers, figures, self._access_log)
         self._readiness.start()
         heart = gevent.spawn(self._beat_for_ever)
         self._loading_beat.stop()
@@ -181,6 +186,8 @@ class TafeWorker(Worker):
                 self._told.set()
             if self._state < State.DRAINING:
                 self._look()
+            if self._publisher is not None:
+                self._publisher.tick()
             self._readiness.changed.wait(_TICK_S)
             self._readiness.changed.clear()
 
@@ -298,6 +305,8 @@ class TafeWorker(Worker):
             except Exception:  # noqa: BLE001  the rest has to be closed whatever the application does
                 _log.exception("the stop hooks failed")
         self._readiness.stop()
+        if self._publisher is not None:
+            self._publisher.publish()  # the last word
         if self._access_log is not None:
             self._access_log.close()
         if self._profiling is not None:

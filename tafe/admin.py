@@ -1,0 +1,177 @@
+"""The admin process: metrics and the state of the workers over HTTP, also while every worker is stuck.
+
+The arbiter forks it beside the workers and forks it again when it ends. It reads shared memory and /proc only, loads no
+application and asks no worker, so that it answers whatever they do. Its listener is bound by the arbiter, for as long
+as that lives. Who may reach the address may read: there is no password, and nothing to change.
+
+    GET /metrics   for Prometheus: text or OpenMetrics, whichever the client prefers
+    GET /workers   as JSON: each worker's process, state, load, and when its hub last turned
+    GET /healthz   that this process answers
+"""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+import gevent
+
+from tafe import listeners
+from tafe.generations import Backoff
+from tafe.limits import KIB, Limits
+from tafe.scoreboard import Scoreboard, Slot
+from tafe.server import WSGIServer
+
+_WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+# A few scrapers and a few people; whoever opens more waits. Requests have no body.
+_LIMITS = Limits(connections=64, in_flight=16, body_bytes=KIB, request_timeout_s=10.0)
+_BACKLOG = 64
+_LOOK_S = 0.5  # between two looks at whether the arbiter is still there
+
+
+class Admin:
+    """The arbiter's side of it. `UsageError` if the address cannot be had."""
+
+    def __init__(self, address: str, set_by: str, log: Any) -> None:
+        self.listener = listeners.listen(address, _BACKLOG, set_by, flag="--admin")
+        self.name = listeners.name(self.listener)
+        self._address = address
+        self._log = log
+        self._backoff = Backoff()
+        self._pid = 0
+        self._started_s = 0.0
+
+    def announce(self) -> None:
+        """Say where it is, and who can read it."""
+        self._log.info("admin: %s/metrics and %s/workers", self.name, self.name)
+        if not _is_of_this_machine(self.listener):
+            self._log.warning("%s can be read by whoever reaches this machine: there is no password", self.name)
+
+    def keep(self, board: Scoreboard, close: Callable[[], None]) -> None:
+        """Fork it if it does not run and may. `close()`: in the child, lets go of what the arbiter has open."""
+        now = time.monotonic()
+        if self._pid or not self._backoff.allows(now):
+            return
+        self._started_s = now
+        # As with a worker: a signal before the child has handlers of its own would go to the arbiter's, and be lost.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._pid = os.fork()
+        if self._pid == 0:
+            self._be(board, close)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def has_ended(self, pid: int, status: int) -> bool:
+        """True if it was this process that ended, which is remembered and told."""
+        if pid != self._pid:
+            return False
+        self._pid = 0
+        now = time.monotonic()
+        self._backoff.failed(now, now - self._started_s, was_ready=True)
+        code = os.waitstatus_to_exitcode(status)
+        how = f"exited with status {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+        self._log.error("the admin process %d %s and is started again", pid, how)
+        return True
+
+    def stop(self) -> None:
+        """End it, and let go of the address."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)  # it has nothing to lose
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+        self.listener.close()
+        listeners.unlink([self._address])
+
+    def _be(self, board: Scoreboard, close: Callable[[], None]) -> NoReturn:
+        """The child's side of the fork."""
+        try:
+            arbiter = os.getppid()
+            _take_signals()
+            close()
+            gevent.reinit()
+            server = WSGIServer(self.listener, application(board), limits=_LIMITS)
+            gc.freeze()
+            server.start()
+            while os.getppid() == arbiter:
+                gevent.sleep(_LOOK_S)
+        except BaseException:  # noqa: BLE001 - whatever it is, the arbiter's code above must not run here
+            self._log.exception("the admin process failed")
+            os._exit(1)
+        os._exit(0)
+
+
+def _take_signals() -> None:
+    """What is sent to the whole group is for the arbiter, which ends this process last."""
+    signal.set_wakeup_fd(-1)
+    for name in ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH", "TTIN", "TTOU"):
+        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+
+def application(board: Scoreboard) -> _WSGIApplication:
+    """What the process serves."""
+    from prometheus_client import CollectorRegistry, make_wsgi_app  # here only: the workers do not need it
+
+    from tafe.exposition import Collector
+    from tafe.profiling import bounds_s
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Collector(board, bounds_s()))
+    metrics = make_wsgi_app(registry)
+
+    def workers(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        return _answer(start_response, "200 OK", {"workers": [_described(slot) for slot in board.used()]})
+
+    def healthz(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        return _answer(start_response, "200 OK", {"live": True})
+
+    served: dict[str, _WSGIApplication] = {"/metrics": metrics, "/workers": workers, "/healthz": healthz}
+
+    def front(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        found = served.get(environ["PATH_INFO"])
+        if found is None:
+            return _answer(start_response, "404 Not Found", {"paths": list(served)})
+        if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+            return _answer(start_response, "405 Method Not Allowed", {"allowed": "GET, HEAD"}, ("Allow", "GET, HEAD"))
+        return found({**environ, "REQUEST_METHOD": "GET"}, start_response)  # the library does not know HEAD
+
+    return front
+
+
+def _described(slot: Slot) -> dict[str, Any]:
+    """One worker."""
+    state = slot.state
+    shown: dict[str, Any] = {
+        "worker": slot.index,
+        "pid": slot.pid,
+        "state": state.name.lower(),
+        "generation": slot.generation,
+        "heartbeat_age_s": round(max(time.monotonic_ns() - slot.beat_ns, 0) / 1e9, 3),
+        "in_flight": slot.in_flight,
+        "requests": slot.requests,
+    }
+    if slot.text and state.name == "WAITING":
+        shown["reason"] = slot.text
+    return shown
+
+
+def _answer(
+    start_response: Callable[..., Any], status: str, shown: dict[str, Any], *more: tuple[str, str]
+) -> list[bytes]:
+    body = json.dumps(shown, indent=1).encode() + b"\n"
+    start_response(status, [("Content-Type", "application/json"), ("Cache-Control", "no-store"), *more])
+    return [body]
+
+
+def _is_of_this_machine(listener: socket.socket) -> bool:
+    if listener.family == socket.AF_UNIX:
+        return True
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
