@@ -11,6 +11,8 @@ names that matter, so that paths which strangers make up cannot take them all.
 
 from __future__ import annotations
 
+import math
+import time
 from bisect import bisect_left
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 MAX_ROUTES = 100  # some 25 numbers each: a service with more routes than this looks at the report
 MAX_SITES = 50  # lines to be repaired; who has more begins with the worst
 LEAST_REQUESTS = 10  # in a hand-over of seconds: fewer may be anybody's
+AT_LEAST = 5  # routes are brought up to date each time, however long it takes: a hundred in 20 s
 OTHER = "(other)"
 MACHINE = "(the machine)"  # in place of a site that is not to blame
 
@@ -65,13 +68,14 @@ class Times:
 class RouteFigures:
     """The requests of a route since the start."""
 
-    __slots__ = ("outcomes", "queued_s", "requests", "running_s", "total", "waiting_s")
+    __slots__ = ("longest", "outcomes", "queued_s", "requests", "running_s", "total", "waiting_s")
 
     def __init__(self) -> None:
         self.requests = 0
         self.outcomes: dict[int, int] = {}  # those that had one
         self.running_s = self.waiting_s = self.queued_s = 0.0
         self.total = Times()
+        self.longest = Times()  # each request's longest slice
 
     def add(self, times: RouteTimes) -> None:
         """Add a delta's."""
@@ -83,13 +87,16 @@ class RouteFigures:
         self.queued_s += times.queued_s
         self.total.add_tally(times.total)
         self.total.sum_s += times.total_s
+        self.longest.add_tally(times.at_once)
+        self.longest.add_tally(times.longest)
+        self.longest.sum_s += times.longest_s
 
     def copy(self) -> RouteFigures:
         """To add to."""
         copied = RouteFigures()
         copied.requests, copied.outcomes = self.requests, self.outcomes.copy()
         copied.running_s, copied.waiting_s, copied.queued_s = self.running_s, self.waiting_s, self.queued_s
-        copied.total = self.total.copy()
+        copied.total, copied.longest = self.total.copy(), self.longest.copy()
         return copied
 
 
@@ -195,47 +202,88 @@ class CountedSites(SiteTable):
         self.lost += 1
 
 
+class _Account:
+    """A name's figures."""
+
+    __slots__ = ("booked", "finished", "seen", "shown")
+
+    def __init__(self) -> None:
+        self.booked = RouteFigures()  # of deltas that were handed over
+        self.finished: list[RouteTimes] = []  # of those, too, but not booked yet
+        self.seen = 0  # requests of the present delta in `shown`
+        self.shown = self.booked
+
+    def bring_up_to_date(self, present: list[RouteTimes]) -> None:
+        """Book what is finished; show that and `present`."""
+        for times in self.finished:
+            self.booked.add(times)
+        self.finished.clear()
+        self.shown = self.booked.copy()
+        for times in present:
+            self.shown.add(times)
+
+
 class Ledger:
-    """The totals of routes and delays; only the hub's thread calls it."""
+    """The totals of routes and delays; only the hub's thread calls it.
+
+    Reading the tallies of a busy route takes some 10 us when compiled, and ten times as long interpreted. So it is done
+    in turn: what is shown of one route is of one moment, which may be another for the next.
+    """
 
     def __init__(self) -> None:
         self.delay = Times()
-        self._longest = Times()
-        self._routes: dict[str, RouteFigures] = {}
+        self._accounts: dict[str, _Account] = {}  # the one that was read longest ago is first
         self._places = Places(MAX_ROUTES)
         self._names: dict[str, str] = {}  # under which the routes of the present delta are counted: to its end
 
     def absorb(self, delta: Delta) -> None:
         """The recorder has handed this over; it grows no more."""
-        self._routes, self._longest = self.routes_with(delta), self.longest_with(delta)
+        for route, times in delta.routes.items():
+            account = self._account(route)
+            account.finished.append(times)
+            account.seen = 0
         self._names = {}
         requests = delta.records
         for route, times in delta.routes.items():
             if times.requests >= LEAST_REQUESTS and route != OTHER_ROUTES:
                 self._places.give(route, times.requests / requests)
 
-    def routes_with(self, delta: Delta) -> dict[str, RouteFigures]:
-        """The totals up to now; `delta` is the one that is being gathered. Not to be changed."""
-        routes = self._routes.copy()
-        own: set[str] = set()
+    def routes(self, delta: Delta, limit_s: float) -> dict[str, RouteFigures]:
+        """The totals up to now, or not long ago; `delta` is the one that is being gathered. Not to be changed."""
+        until_s = time.perf_counter() + limit_s
+        present: dict[_Account, list[RouteTimes]] = {}
         for route, times in delta.routes.items():
-            name = self._names.get(route) or self._name(route)
-            if name not in own:
-                own.add(name)
-                routes[name] = routes[name].copy() if name in routes else RouteFigures()
-            routes[name].add(times)
-        return routes
+            present.setdefault(self._account(route), []).append(times)
+        done = 0
+        for name, account in list(self._accounts.items()):
+            now = present.get(account, [])
+            requests = sum(times.requests for times in now)
+            if not account.finished and requests == account.seen:
+                continue
+            if done >= AT_LEAST and time.perf_counter() > until_s:
+                break
+            account.bring_up_to_date(now)
+            account.seen = requests
+            self._accounts[name] = self._accounts.pop(name)
+            done += 1
+        return {name: account.shown for name, account in self._accounts.items()}
 
-    def longest_with(self, delta: Delta) -> Times:
-        """The same of each request's longest slice."""
-        longest = self._longest.copy()
-        for times in delta.routes.values():
-            longest.add_tally(times.at_once)
-            longest.add_tally(times.longest)
-            longest.sum_s += times.longest_s
-        return longest
+    def _account(self, route: str) -> _Account:
+        name = self._names.get(route)
+        if name is None:
+            has_place = route != OTHER_ROUTES and self._places.give(route, 0.0)
+            name = self._names[route] = route if has_place else OTHER
+        account = self._accounts.get(name)
+        if account is None:
+            account = self._accounts[name] = _Account()
+        return account
 
-    def _name(self, route: str) -> str:
-        has_place = route != OTHER_ROUTES and self._places.give(route, 0.0)
-        name = self._names[route] = route if has_place else OTHER
-        return name
+
+def longest_of(routes: dict[str, RouteFigures]) -> Times:
+    """Each request's longest slice, of all routes."""
+    longest = Times()
+    if routes:
+        columns = zip(*(figures.longest.counts for figures in routes.values()), strict=True)
+        longest.counts = list(map(sum, columns))
+        longest.sum_s = math.fsum(figures.longest.sum_s for figures in routes.values())
+    return longest

@@ -29,7 +29,7 @@ from profiler.evidence import Judge
 from profiler.flight import ANY_ROUTE, Flight
 from profiler.frames import Application
 from profiler.lineage import Lineage
-from profiler.metrics import CountedSites, Figures, Ledger
+from profiler.metrics import CountedSites, Figures, Ledger, longest_of
 from profiler.model import Begin, End, Slice, Span, Turn
 from profiler.recorder import Recorder
 from profiler.usage import Meter
@@ -42,6 +42,7 @@ PULSE_S = 0.05  # fine enough to see delays of the threshold's order, 20 wake-up
 # time, since figures of ten seconds take little more of the disk than those of one.
 FIRST_HAND_OVER_S = 1.0
 LAST_HAND_OVER_S = 10.0  # what a killed worker may lose of them
+FIGURES_LIMIT_S = 0.00025  # as long as a row of a database: nobody notices it once a second
 SHORTEST_SLOW_SLICE_MS = 1.0  # the watchdog cannot sample less
 LONGEST_SLOW_SLICE_MS = 60_000.0  # gunicorn kills a worker that is silent for 30 s
 
@@ -174,11 +175,14 @@ class Session:
         atexit.unregister(self.close)
         _session = None
 
-    def figures(self) -> Figures:
-        """What happened since the start; in the hub's thread. Takes as long as some ten requests. Not to be changed."""
+    def figures(self, limit_s: float = FIGURES_LIMIT_S) -> Figures:
+        """What happened since the start; in the hub's thread. Not to be changed.
+
+        When there are more busy routes than can be read in `limit_s`, some are as they were the last time.
+        """
         self._recorder.fold()
         counts = self._hook.counts()
-        delta = self._recorder.unfinished()
+        routes = self._ledger.routes(self._recorder.unfinished(), limit_s)
         overhead_s = self._costs.of(switches=counts.switches, turns=counts.turns, requests=self._recorder.requests)
         return Figures(
             wall_s=time.perf_counter() - self._started_s,
@@ -190,8 +194,8 @@ class Session:
             displaced=counts.displaced,
             failures=counts.failures,
             delay=self._ledger.delay,
-            longest=self._ledger.longest_with(delta),
-            routes=self._ledger.routes_with(delta),
+            longest=longest_of(routes),
+            routes=routes,
             sites=self._sites.sites.copy(),
             culprits=self._sites.culprits.copy(),
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from struct import Struct, pack
 
@@ -64,7 +64,18 @@ class Tally:
 
     def coarse(self, edges: list[int]) -> list[int]:
         """The counts below the first of these buckets, from each of them to the next, and from the last on."""
-        counts = [0] * (len(edges) + 1)
-        for index, count in self.buckets().items():
-            counts[bisect_right(edges, index)] += count
+        least, most = bucket(_NOTHING), bucket(_LONGEST_S)
+        keys = sorted(self._counts)
+        values = list(map(self._counts.__getitem__, keys))
+        positive = bisect_left(keys, _RAW_SIGN)
+        counts = []
+        begin = 0
+        for edge in edges:  # what is under `least` is in bucket 0, what is over `most` in that
+            end = (
+                bisect_left(keys, max(edge, least) << _RAW_DROPPED_BITS) if 0 < edge <= most else positive * (edge > 0)
+            )
+            counts.append(sum(values[begin:end]))
+            begin = end
+        counts.append(sum(values[begin:positive]))
+        counts[bisect_right(edges, 0)] += sum(values[positive:])
         return counts

@@ -152,7 +152,7 @@ class Publisher:
         self,
         mailbox: Mailbox,
         servers: Sequence[WSGIServer],
-        figures: Callable[[], Figures] | None,
+        figures: Callable[..., Figures] | None,
         access_log: AccessLog | None,
     ) -> None:
         self._mailbox = mailbox
@@ -173,25 +173,28 @@ class Publisher:
             self._due_s = now_s + PERIOD_S
             self.publish()
 
-    def publish(self) -> None:
+    def publish(self, *, last: bool = False) -> None:
         """Write a message. Never raises: what cannot be counted is no reason not to serve."""
         if self._failed:
             return
         try:
-            self._publish()
+            self._publish(last)
         except Exception:  # noqa: BLE001 - a resource's `metrics` may be anybody's code
             self._failed = True
             _log.exception("worker %d can show no more metrics", self._pid)
 
-    def _publish(self) -> None:
+    def _publish(self, last: bool) -> None:
         counters: Rows = {}
         gauges: Rows = {}
         self._count_servers(counters, gauges)
         if self._access_log is not None:
             counters["tafe_access_log_lost_lines_total"] = {(): self._access_log.lost}
         if self._figures is not None:
-            self._count_figures(self._figures(), counters, gauges)
-        resources = [(metric.name, dict(metric.labels), metric.value) for metric in lifecycle.metrics()]
+            self._count_figures(self._figures(all_at_once=last), counters, gauges)
+        resources = [
+            (name, labels if type(labels) is dict else dict(labels), value)
+            for name, labels, value in lifecycle.metrics()
+        ]
         left_out = max(len(resources) - MAX_RESOURCE_ROWS, 0)
         del resources[MAX_RESOURCE_ROWS:]
         if not self._write(counters, gauges, resources, left_out):

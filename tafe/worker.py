@@ -306,7 +306,7 @@ class TafeWorker(Worker):
                 _log.exception("the stop hooks failed")
         self._readiness.stop()
         if self._publisher is not None:
-            self._publisher.publish()  # the last word
+            self._publisher.publish(last=True)
         if self._access_log is not None:
             self._access_log.close()
         if self._profiling is not None:

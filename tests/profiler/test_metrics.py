@@ -8,6 +8,7 @@ from profiler.causes import Verdict
 from profiler.frames import Place
 from profiler.hook import Counts
 from profiler.metrics import (
+    AT_LEAST,
     BOUNDS_S,
     MACHINE,
     MAX_ROUTES,
@@ -16,8 +17,10 @@ from profiler.metrics import (
     Cost,
     CountedSites,
     Ledger,
+    RouteFigures,
     Site,
     Times,
+    longest_of,
 )
 from profiler.model import Slice, Span
 from profiler.recorder import Recorder
@@ -61,8 +64,11 @@ class Worker:
 
     @property
     def requests(self) -> dict[str, int]:
-        routes = self.ledger.routes_with(self.recorder.unfinished())
-        return {route: figures.requests for route, figures in routes.items()}
+        return {route: figures.requests for route, figures in self.routes.items()}
+
+    @property
+    def routes(self) -> dict[str, RouteFigures]:
+        return self.ledger.routes(self.recorder.unfinished(), float("inf"))
 
 
 def test_a_tally_is_counted_between_edges_as_its_buckets_say() -> None:
@@ -88,10 +94,10 @@ def test_a_time_at_a_bound_counts_as_under_it_and_one_well_above_does_not(bound_
 def test_what_was_handed_over_and_what_was_not_are_added_up() -> None:
     worker = Worker()
     worker.serve(finished(), finished(total_s=0.3, waited=True, outcome=404))
-    before = worker.ledger.routes_with(worker.recorder.unfinished())["GET /"]
+    before = worker.routes["GET /"]
     worker.hand_over()
     worker.serve(finished(total_s=0.02, outcome=500, error=True), finished("GET /b"))
-    routes = worker.ledger.routes_with(worker.recorder.unfinished())
+    routes = worker.routes
     after = routes["GET /"]
     assert (before.requests, after.requests, routes["GET /b"].requests) == (2, 3, 1)
     assert (before.outcomes, after.outcomes) == ({404: 1}, {404: 1, 500: 1})
@@ -99,7 +105,7 @@ def test_what_was_handed_over_and_what_was_not_are_added_up() -> None:
     assert (after.running_s, after.queued_s) == (pytest.approx(0.1615), pytest.approx(0.08075))
     assert after.waiting_s == pytest.approx(0.075)  # of the one that waited
     assert {BOUNDS_S[i] for i, count in enumerate(after.total.counts) if count} == {0.005, 0.025, 0.5}
-    assert worker.ledger.longest_with(worker.recorder.unfinished()).sum_s == pytest.approx(0.163)
+    assert longest_of(worker.routes).sum_s == pytest.approx(0.163)
 
 
 def test_asking_twice_counts_nothing_twice() -> None:
@@ -108,6 +114,24 @@ def test_asking_twice_counts_nothing_twice() -> None:
     assert worker.requests == worker.requests == {"GET /": 1}
     worker.hand_over()
     assert worker.requests == worker.requests == {"GET /": 1}
+
+
+def test_many_routes_are_brought_up_to_date_in_turn_and_none_ever_falls() -> None:
+    worker = Worker()
+    names = [f"GET /{number}" for number in range(MAX_ROUTES // 2)]
+    earlier: dict[str, int] = {}
+    for number in range(30):
+        worker.serve(*map(finished, names))
+        if number % 7 == 0:
+            worker.hand_over()
+        figures = worker.ledger.routes(worker.recorder.unfinished(), 0.0)
+        now = {name: route.requests for name, route in figures.items()}
+        assert all(now[name] >= count for name, count in earlier.items())
+        assert sum(now[name] > earlier.get(name, 0) for name in names) == AT_LEAST
+        assert all(sum(route.total.counts) == route.requests for route in figures.values())
+        earlier = now
+    assert min(earlier.values()) >= 30 - MAX_ROUTES // 2 // AT_LEAST
+    assert worker.requests == dict.fromkeys(names, 30)
 
 
 def test_ten_thousand_paths_are_bounded_and_none_of_their_requests_is_lost() -> None:
