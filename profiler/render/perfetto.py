@@ -61,10 +61,11 @@ def render(report: dict[str, Any]) -> str:
 def _requests(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The slowest, and those of moments, each once and in order."""
     told = [request for moment in report["moments"] for request in (moment["request"], *moment["waited"])]
-    by_name: dict[tuple[str, int, str, float], dict[str, Any]] = {}
+    by_name: dict[tuple[str, int, str, tuple[float, ...]], dict[str, Any]] = {}
     for request in (*report["slowest"], *told):
         # Not by its start, which is worked out from two clocks each time it is stored.
-        name = (request["host"], request["pid"], request["request_id"], request["total_ms"])
+        times = (request["total_ms"], request["running_ms"], request["queued_ms"])
+        name = (request["host"], request["pid"], request["request_id"], times)
         by_name.setdefault(name, request)
     return sorted(by_name.values(), key=lambda request: _seconds(request["started"]))
 

@@ -183,7 +183,7 @@ def _moment(moment: dict[str, Any]) -> list[str]:
     hub = f"hub idle {_ms(moment['idle_ms'])}, in short slices {_ms(moment['short_ms'])}"
     lines = [
         f"{head}   id {request['request_id']}",
-        f"      {_ms(moment['length_ms'])} of it: {hub}; {waiters} queued for {_ms(queued_ms)} in all",
+        f"      {_ms(moment['length_ms'])} of it: {hub}; {waiters} queued for {_ms(queued_ms)}",
     ]
     for ran in slices[:TOP_SLICES]:
         where = f"{short_path(ran['file'])}:{ran['line']}" if ran["file"] else "a line that was not seen"
