@@ -7,7 +7,7 @@
 `stock` and `fast` are `pymysql.connections.Connection` and `tafe.db.fast.Connection` under a `DictCursor`, as in
 plain_wsgi.py, in a process that gevent has patched; `database` is `tafe.Database.fetch_all`. One greenlet asks, so
 each answer is waited for on the hub: two switches, a turn of the loop and its system calls are in the figure; what
-the kernel and the database do is not. (2 N queries - N queries) / N, so start and login are not in it either.
+the kernel and the database do is not. Counting begins after a warm-up, so start and login are not in it either.
 What we hold ourselves to: 100 rows of 10 columns at most half of what PyMySQL's connection takes.
 """
 
@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from benchmarks import bounds, counters, database, environment
 from benchmarks.peers import contract
@@ -85,36 +84,53 @@ def asker(reader: str, sql: str) -> Callable[[], Any]:
     return ask
 
 
-def ask_often(reader: str, shape: str, queries: int) -> NoReturn:
-    """Nothing but the queries."""
+def ask_often(reader: str, shape: str) -> None:
+    """Warm up, then ask each time a line comes in; a line goes out when that is done."""
     from gevent import monkey
 
     monkey.patch_all()
     ask = asker(reader, SHAPES[shape])
-    for _ in range(WARM_UP[shape] + queries):
-        ask()
-    os._exit(0)  # the end of the interpreter is not to be counted
+    queries = WARM_UP[shape]
+    while True:
+        for _ in range(queries):
+            ask()
+        print("done", flush=True)
+        if not sys.stdin.readline():
+            return
+        queries = COUNTED[shape]
 
 
 def instructions(reader: str, shape: str, url: str) -> float:
     """What a query executes in user space, by valgrind."""
-    counted = []
-    queries = COUNTED[shape]
-    for number in (queries, 2 * queries):
-        command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable]
-        printed = subprocess.run(
-            [*command, "-m", "benchmarks.mysql_reader", "--count", reader, shape, str(number)],
-            check=True,
-            capture_output=True,
-            text=True,
-            cwd=environment.ROOT,
-            env={**environment.clean_environment(), "PYTHONHASHSEED": "0", contract.DATABASE_URL_VARIABLE: url},
-        )
-        found = re.search(r"Collected : (\d+)", printed.stderr)
-        if found is None:
-            raise RuntimeError(f"valgrind said something unexpected: {printed.stderr}")
-        counted.append(int(found[1]))
-    return (counted[1] - counted[0]) / queries
+    environ = {**environment.clean_environment(), "PYTHONHASHSEED": "0", contract.DATABASE_URL_VARIABLE: url}
+    with tempfile.TemporaryDirectory(prefix="tafe-bench-") as folder:
+        callgrind = counters.Callgrind(Path(folder), main_thread_only=True)
+        command = callgrind.wrap([sys.executable, "-m", "benchmarks.mysql_reader", "--count", reader, shape])
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=environment.ROOT, env=environ
+        ) as asking:
+            _await(asking)
+            callgrind.begin([asking.pid])
+            _go_on(asking)  # callgrind sees everything for the first time now
+            _await(asking)
+            callgrind.take([asking.pid])
+            _go_on(asking)
+            _await(asking)
+            counted = callgrind.take([asking.pid])
+            asking.communicate()
+    return counted / COUNTED[shape]
+
+
+def _go_on(asking: subprocess.Popen[str]) -> None:
+    assert asking.stdin is not None
+    asking.stdin.write("\n")
+    asking.stdin.flush()
+
+
+def _await(asking: subprocess.Popen[str]) -> None:
+    assert asking.stdout is not None
+    if asking.stdout.readline() != "done\n":
+        raise RuntimeError(f"the process that asks ended by itself, with status {asking.wait()}")
 
 
 def verdict(readers: Mapping[str, Mapping[str, float]]) -> dict[str, Any] | None:
@@ -178,11 +194,11 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=READERS, action="append")
-    parser.add_argument("--count", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--count", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.count:
-        reader, shape, queries = given.count
-        ask_often(reader, shape, int(queries))
+        ask_often(*given.count)
+        return
     print(table(run((0, 0), readers=given.only or READERS)))
 
 
