@@ -89,6 +89,17 @@ def grown_kib(samples: Sequence[Mapping[str, Any]]) -> int:
     return grown
 
 
+def summary(result: Mapping[str, Any]) -> str:
+    """In a sentence."""
+    queries, harm = result["queries"], sum(result["harm"].values())
+    held = "every promise was kept" if not result["problems"] else f"{len(result['problems'])} promises were not kept"
+    return (
+        f"A disturbed database (`python -m benchmarks.chaos`): {queries['answered']:,} queries answered and "
+        f"{queries['rows']:,} rows checked while it was disturbed {harm:,} times (connections killed and cut, the "
+        f"server stopped, killed and frozen, requests ended in mid-query): {queries['wrong']:,} wrong rows; {held}."
+    )
+
+
 def table(result: Mapping[str, Any]) -> str:
     """What was asked, what was done to it, what was held, and the verdict, in markdown."""
     queries, settings = result["queries"], result["settings"]

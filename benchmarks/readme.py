@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import mysql_reader, strictness
+from benchmarks import chaos, mysql_reader, sqlite_delay, strictness, threads_report
 from benchmarks.environment import ROOT
 from benchmarks.report import CALLGRIND, kernel_percent
 from benchmarks.scenarios import HELLO, QUERY
@@ -29,11 +29,17 @@ def newest() -> Path | None:
 
 
 def tables(document: Mapping[str, Any]) -> str:
-    """What a user compares: the table's figures, cheapest first; what a result costs; strictness, a line a server."""
+    """What a user compares: the table's figures, cheapest first; results, threads, databases; strictness by server."""
     sections = document["sections"]
     lines = _figures(sections["table"]) if "table" in sections else []
     if "reader" in sections:
         lines += ["", mysql_reader.table(sections["reader"])]
+    if "threads" in sections:
+        lines += ["", *_threads(sections["threads"])]
+    if "sqlite" in sections:
+        lines += ["", sqlite_delay.summary(sections["sqlite"])]
+    if "chaos" in sections:
+        lines += ["", chaos.summary(sections["chaos"])]
     if "strictness" in sections:
         lines += ["", *_strictness(sections["strictness"])]
     return "\n".join(lines)
@@ -76,6 +82,23 @@ def _in_short(figures: Sequence[Mapping[str, Any]]) -> list[str]:
         row = [cells.get((name, scenario), "-") for scenario in scenarios]
         lines.append(f"| {_name(name)} | {' | '.join(row)} |")
     return lines
+
+
+def _threads(result: Mapping[str, Any]) -> list[str]:
+    """The picture (`python -m benchmarks.threads_picture`), and what it comes to."""
+    settings = result["settings"]
+    return [
+        (
+            f"Threads against greenlets: one worker on one core, all on CPython {result['machine']['python']}, one "
+            f"WSGI application, {settings['pool_size']} database connections each, requests at fixed rates whatever the "
+            f"answers do ({settings['rounds']} rounds of {settings['seconds']:g} s a rate), latency from the intended "
+            f"moment:"
+        ),
+        "",
+        "![latency against offered rate](benchmarks/results/threads.svg)",
+        "",
+        threads_report.summary(result),
+    ]
 
 
 def _strictness(result: Mapping[str, Any]) -> list[str]:

@@ -163,6 +163,16 @@ def kept(result: Mapping[str, Any]) -> bool:
     return all(each["late_ms"]["p99"] <= result["bound_ms"] for each in result["medians"])
 
 
+def summary(result: Mapping[str, Any]) -> str:
+    """In a sentence."""
+    late = "; ".join(f"{each['late_ms']['p99']:.1f} ms with {each['pool_size']}" for each in result["medians"])
+    return (
+        f"SQLite (`python -m benchmarks.sqlite_delay`): {result['connections']} requests at once for up to "
+        f"{result['most_rows']} rows each make a due timer late by {late} connections (p99; bound: "
+        f"{result['bound_ms']:g} ms, {'met' if kept(result) else 'missed'})."
+    )
+
+
 def table(result: Mapping[str, Any]) -> str:
     """Markdown."""
     idle, rounds = result["idle_late_ms"], result["rounds"]

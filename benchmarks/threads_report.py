@@ -38,11 +38,7 @@ def table(result: Mapping[str, Any]) -> str:
         + ".",
         _client(result["client"]),
         "",
-        *_verdicts(result["verdicts"]),
-        "",
-        *_capacities(result["capacities"]),
-        "",
-        *(_arithmetic(each) for each in result["arithmetic"]),
+        summary(result),
         "",
         *_slow(result["slow"]),
     ]
@@ -51,6 +47,19 @@ def table(result: Mapping[str, Any]) -> str:
         lines += ["", f"### {scenario}: {_WHAT[scenario]}", "", *_figures(mine)]
     lines += ["", *(f"- {each['name']}: {_about(each)}." for each in result["contestants"])]
     return "\n".join(lines)
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """The verdicts, who could do how much, and what the CPU times say of it."""
+    return "\n".join(
+        [
+            *_verdicts(result["verdicts"]),
+            "",
+            *_capacities(result["capacities"]),
+            "",
+            *(_arithmetic(each) for each in result["arithmetic"]),
+        ]
+    )
 
 
 def _client(limit: Sequence[Mapping[str, Any]] | None) -> str:
