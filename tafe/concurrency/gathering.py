@@ -13,6 +13,7 @@ two of them cannot use one transaction.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, TypeVar
@@ -52,6 +53,8 @@ def gather(*calls: Callable[[], T], limit: int = LIMIT, timeout_s: float | None 
         raise UsageError(f"gather: limit={limit!r} is not a number of calls", allowed="1 or more")
     if timeout_s is None:
         return _gather(calls, limit)
+    if type(timeout_s) not in (int, float) or math.isnan(timeout_s):
+        raise UsageError(f"gather: timeout_s={timeout_s!r} is not a time", allowed="seconds, or None for no limit")
     message = f"{len(calls)} gathered calls took longer than timeout_s={timeout_s:g}"
     return Deadline(timeout_s, GatherTimeout, message).run(_gather, calls, limit)
 

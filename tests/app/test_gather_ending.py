@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import partial
+from typing import Any
 
 import gevent
 import greenlet
@@ -12,7 +13,7 @@ import pytest
 from gevent.event import Event
 
 import tafe
-from tafe.errors import GatherTimeout, RequestTimeout
+from tafe.errors import GatherTimeout, RequestTimeout, UsageError
 from tests.app.asking import Calls, in_greenlet
 
 pytestmark = pytest.mark.usefixtures("in_time", "silent")
@@ -211,4 +212,11 @@ def test_no_time_left_begins_nothing(calls: Calls) -> None:
     with pytest.raises(GatherTimeout):
         tafe.gather(partial(calls.waits, "a"), timeout_s=-0.1)
     assert tafe.gather(lambda: 1, timeout_s=5) == [1]
+    assert calls.begun == []
+
+
+@pytest.mark.parametrize("timeout_s", [float("nan"), True, "1"])
+def test_a_time_limit_that_is_no_time_is_an_error_and_begins_nothing(calls: Calls, timeout_s: Any) -> None:
+    with pytest.raises(UsageError, match="is not a time"):
+        tafe.gather(partial(calls.waits, "a"), timeout_s=timeout_s)
     assert calls.begun == []
