@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import os
 import re
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import gevent
 import pymysql
@@ -33,7 +35,16 @@ from tafe.db import sql as sql_
 from tafe.db.bulk import batches
 from tafe.db.driver import Connection, ConnectionLost, Result, Row
 from tafe.db.killer import Killer
-from tafe.db.mysql_errors import CONSTRAINTS, ENDED, FATAL_STATEMENTS, LOST, GaveUp, why_refused
+from tafe.db.mysql_errors import (
+    CONSTRAINTS,
+    ENDED,
+    FATAL_STATEMENTS,
+    LOST,
+    MAY_ROLL_BACK,
+    GaveUp,
+    timed_out,
+    why_refused,
+)
 from tafe.db.server_limits import dialect_of
 from tafe.db.tls import context_for
 from tafe.db.url import MySQLTarget
@@ -80,6 +91,19 @@ def _as_base(value: Any, position: int) -> Any:
     raise QueryError(
         f"parameter {position} cannot be sent to the database: type {type(value).__name__!r} is not supported"
     )
+
+
+# Two processes that ask on one connection get each other's answers. So a forked child has none of its parent's: to it
+# they are lost, which fails no statement outside of a transaction.
+_connections: WeakSet[MySQLConnection] = WeakSet()
+
+
+def _inherit() -> None:
+    for connection in list(_connections):
+        connection.inherited()
+
+
+os.register_at_fork(after_in_child=_inherit)
 
 
 class _Limit(NamedTuple):
@@ -180,6 +204,11 @@ class MySQLConnection:
         self._write_limit = _Limit.of("read_timeout_s", read_timeout_s, server=limits_writes)
         self._limit = self._read_limit  # of the statement under way, or of the last one
         self._runs_on = False  # a statement was given up that the server will not soon end
+        _connections.add(self)
+
+    def inherited(self) -> None:
+        """In a forked child, where the connection is the parent's."""
+        self._wire = self._wire.inherited()
 
     @property
     def in_transaction(self) -> bool:
@@ -228,7 +257,7 @@ class MySQLConnection:
         try:
             self._wire.ping(reconnect=False)
         except (pymysql.MySQLError, TooLate) as error:
-            raise self._lost("an idle connection does not answer", sent=False, timed_out=_timed_out(error)) from None
+            raise self._lost("an idle connection does not answer", sent=False, timed_out=timed_out(error)) from None
 
     def close(self) -> None:
         try:
@@ -309,7 +338,7 @@ class MySQLConnection:
 
     def _fail(self, error: BaseException) -> None:
         """Raise what `error` means to who asked; return if somebody threw it into this greenlet."""
-        if _timed_out(error):
+        if timed_out(error):
             self._runs_on = True
             raise self._lost(f"no answer within {self._limit.setting}", sent=True, timed_out=True) from None
         if isinstance(error, pymysql.MySQLError):
@@ -318,6 +347,17 @@ class MySQLConnection:
             raise self._lost(f"the server's answer could not be read ({type(error).__name__})", sent=True) from error
         limit_s = self._limit.server_s
         self._runs_on = limit_s is None or limit_s > _SOON_ENDED_S
+
+    def _learn_status(self) -> None:
+        """Have the server say whether the transaction is still open: an error does not."""
+        self._wire.expires_s = monotonic() + PING_TIMEOUT_S
+        try:
+            self._wire.run(b"DO 0")
+        except (pymysql.MySQLError, TooLate, *_UNREADABLE):
+            self._wire.drop()  # the next statement tells
+        except BaseException:
+            self._wire.drop()
+            raise
 
     def _translated(self, error: pymysql.MySQLError) -> DatabaseUnavailable | QueryError:
         number = error.args[0] if error.args and isinstance(error.args[0], int) else None
@@ -331,14 +371,10 @@ class MySQLConnection:
             return QueryTimeout(f"database {self._name} took too long", detail=why)
         if number == ER.LOCK_DEADLOCK:  # the server has rolled back the whole transaction
             self._wire.server_status &= ~_IN_TRANSACTION
+        elif number in MAY_ROLL_BACK and self.in_transaction:
+            self._learn_status()
         if number in FATAL_STATEMENTS:
             self._wire.drop()
         kind = IntegrityError if isinstance(error, pymysql.IntegrityError) or number in CONSTRAINTS else QueryError
         text = _ACCOUNT.sub("...", str(error.args[1])) if len(error.args) > 1 else ""
         return kind(f"({number}) {text}", number=number)
-
-
-def _timed_out(error: BaseException) -> bool:
-    return isinstance(error, TooLate) or (
-        isinstance(error, pymysql.MySQLError) and isinstance(error.__context__, TimeoutError)
-    )

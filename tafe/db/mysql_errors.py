@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ssl
 
+import pymysql
+from pymysql import connections
 from pymysql.constants import CR, ER
 
 from tafe.db.driver import ConnectionLost
+from tafe.db.wire import TooLate
 from tafe.errors import QueryTimeout
 
 # Numbers after which a connection is useless, in the words for the one who asked. (PyMySQL's constants lack some.)
@@ -60,6 +63,13 @@ ENDED = frozenset(
         3024,  # ER_QUERY_TIMEOUT (MySQL)
     }
 )
+# With these the server has undone the statement or, by its settings, the whole transaction, and does not say which.
+MAY_ROLL_BACK = frozenset(
+    {
+        ER.CHECKREAD,  # 1020, with innodb_snapshot_isolation, MariaDB's default since 11.6.2
+        ER.LOCK_WAIT_TIMEOUT,  # 1205, with innodb_rollback_on_timeout
+    }
+)
 # After these the server closes the connection although the statement is to blame.
 FATAL_STATEMENTS = frozenset({ER.NET_PACKET_TOO_LARGE})
 
@@ -81,3 +91,23 @@ def why_refused(error: Exception, connect_timeout_s: float) -> str:
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
     return REFUSED.get(number or -1) or LOST.get(number or -1) or f"login failed ({number or type(error).__name__})"
+
+
+def timed_out(error: BaseException) -> bool:
+    """Was this raised by what waited for the server because it took too long?"""
+    return isinstance(error, TooLate) or (
+        isinstance(error, pymysql.OperationalError) and isinstance(_reason(error), TimeoutError)
+    )
+
+
+def _reason(error: BaseException) -> BaseException | None:
+    """What an error of the connection was made of: its cause if fast.py made it, its context if PyMySQL did.
+
+    Its context may also be what the application is handling just now; that was caught elsewhere.
+    """
+    found = error.__cause__ or error.__context__
+    if found is None or found is error.__cause__:
+        return found
+    trace = found.__traceback__
+    by_pymysql = trace is not None and trace.tb_frame.f_globals.get("__name__") == connections.__name__
+    return found if by_pymysql else None

@@ -65,10 +65,10 @@ class Threads:
     """The threads of one driver, and their way back to the hub of the thread that made this."""
 
     def __init__(self) -> None:
-        self._hub = gevent.get_hub()
+        self.hub = gevent.get_hub()
         self._forks = _forks
         self._returned: deque[Call] = deque()  # what the threads are done with
-        self._wake_up = self._hub.loop.async_()  # watches, and keeps the loop alive, while calls are under way
+        self._wake_up = self.hub.loop.async_()  # watches, and keeps the loop alive, while calls are under way
         self._under_way = 0
         self._turn: Call | None = None  # who has it
         self._waiting: deque[Call] = deque()  # for their turn
@@ -86,11 +86,11 @@ class Threads:
         greenlet = gevent.getcurrent()
         timer = None
         if timeout_s is not None:
-            timer = self._hub.loop.timer(max(0.0, timeout_s))
+            timer = self.hub.loop.timer(max(0.0, timeout_s))
             timer.start(greenlet.switch, timer, update=True)  # the loop's own time is that of its last turn
         call.parked = greenlet
         try:
-            woken_by = self._hub.switch()
+            woken_by = self.hub.switch()
         finally:
             call.parked = None
             if timer is not None:
@@ -157,7 +157,7 @@ class Threads:
 
     def _watch_turn(self) -> None:
         if self._turn_over is None:
-            self._turn_over = self._hub.loop.timer(_TURN_S)
+            self._turn_over = self.hub.loop.timer(_TURN_S)
             self._turn_over.start(self._pass_on, update=True)
 
     def _pass_on(self) -> None:

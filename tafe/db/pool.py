@@ -103,12 +103,12 @@ class Pool:
         self._policy.close()
         self._fail_waiters()
         idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
         for timer in (self._expiry, self._retry, self._look):
             if timer is not None:
                 timer.close()
         self._expiry = self._retry = self._look = self._hub = None
+        for connection in idle:  # at last: it may wait, and the pool be opened again meanwhile
+            connection.close()
 
     def acquire(self, now_s: float) -> Connection:
         """Return a connection that was alive a moment ago; raise `PoolTimeout` or `DatabaseUnavailable`."""

@@ -57,8 +57,9 @@ class Queries(ABC):
         return self._run(_execute, statement, params, None, timeout_s)
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]], *, timeout_s: float | None = None) -> Result:
-        """Run a statement for each row of parameters, all or none; `last_id` is 0.
+        """Run a statement for each row of parameters; `last_id` is 0.
 
+        All or none. Within a transaction that is its block's doing: an error that is caught there leaves what was done.
         `rows` may be a generator: they are taken and sent some at a time, on MySQL an INSERT's in one statement.
         """
         return Result(self._run(_execute_many, self._compile(sql), rows, None, timeout_s), 0)
@@ -126,7 +127,11 @@ class Source:
                 raise
             else:
                 connection.last_used_s = now_s = monotonic()
-                self.done(statement, asked_s, taken_s, now_s, value)
+                try:
+                    self.done(statement, asked_s, taken_s, now_s, value)
+                except BaseException:  # stopped while a handler of the log waits
+                    pool.release(connection)
+                    raise
                 return connection, value
 
     def done(self, statement: Statement, asked_s: float, taken_s: float, now_s: float, value: Any) -> None:

@@ -95,7 +95,9 @@ class SQLiteDriver:
 
     def connect(self) -> Connection:
         threads = self._threads
-        if threads is None or not threads.here:
+        if (
+            threads is None or not threads.here or threads.hub is not gevent.get_hub()
+        ):  # closed, opened by another thread
             threads = self._threads = Threads()
             self._late = 0
         if self._late:
@@ -151,7 +153,7 @@ class SQLiteConnection:
 
     @property
     def clean(self) -> bool:
-        return not self._file.in_transaction
+        return self._call is None and not self._file.in_transaction
 
     def rows(
         self, statement: sql_.Statement, params: Sequence[Any], limit: int | None, timeout_s: float | None
@@ -227,6 +229,7 @@ class SQLiteConnection:
     def _deadline(self, timeout_s: float | None) -> _Deadline:
         if timeout_s is None:
             return _Deadline("read_timeout_s", self._read_timeout_s, monotonic() + self._read_timeout_s)
+        sql_.check_timeout(timeout_s)
         return _Deadline("timeout_s", timeout_s, monotonic() + timeout_s)
 
     def _run(self, deadline: _Deadline, function: Callable[..., T], *args: Any, in_turn: bool = False) -> T:
@@ -268,6 +271,9 @@ class SQLiteConnection:
     def _check_here(self) -> None:
         if not self._threads.here:
             why = "the connection belongs to the process that this one was forked from"
+            raise ConnectionLost(self._unavailable, detail=why, sent=False)
+        if self._call is not None:  # an exception thrown in from outside was caught within a transaction, say
+            why = "an earlier statement was given up while it ran"
             raise ConnectionLost(self._unavailable, detail=why, sent=False)
 
     @property

@@ -55,11 +55,12 @@ class Wire(connections.Connection):
     _secure: bool
 
     # When the answer to the statement under way has to be here, monotonic; None during login, where the `read_timeout`
-    # that PyMySQL was given counts, for each wait.
+    # and `write_timeout` that PyMySQL was given count, for each wait.
     expires_s: float | None = None
     # How the server was told to end statements by itself; None if it was not, or refused.
     dialect: Dialect | None = None
     _wait_s: float | None = None
+    _write_wait_s: float | None = None
 
     def connect(self, sock: Any = None) -> None:
         """PyMySQL's, except that a unix socket that cannot connect is closed now, not when the collector runs.
@@ -108,16 +109,33 @@ class Wire(connections.Connection):
     @property
     def _read_timeout(self) -> float | None:
         """PyMySQL's attribute, which it looks at for each packet: within one, each piece may take as long."""
+        return self._left_s(self._wait_s)
+
+    @_read_timeout.setter
+    def _read_timeout(self, seconds: float | None) -> None:
+        self._wait_s = seconds
+
+    @property
+    def _write_timeout(self) -> float | None:
+        """The same for what does not fit into the socket's buffer, of a long statement."""
+        return self._left_s(self._write_wait_s)
+
+    @_write_timeout.setter
+    def _write_timeout(self, seconds: float | None) -> None:
+        self._write_wait_s = seconds
+
+    def _left_s(self, otherwise_s: float | None) -> float | None:
         if self.expires_s is None:
-            return self._wait_s
+            return otherwise_s
         left_s = self.expires_s - monotonic()
         if left_s <= 0:
             raise TooLate
         return left_s
 
-    @_read_timeout.setter
-    def _read_timeout(self, seconds: float | None) -> None:
-        self._wait_s = seconds
+    def close(self) -> None:
+        """PyMySQL's; the goodbye has nothing to do with when the last answer had to be here."""
+        self.expires_s = None
+        super().close()
 
     def local_port(self) -> str:
         """Ours, as the server sees it unless something between us changes it; "" of a unix socket."""
@@ -131,6 +149,15 @@ class Wire(connections.Connection):
         poll = _poll()
         poll.register(self._sock.fileno(), _READABLE)
         return bool(poll.poll(0))
+
+    def inherited(self) -> Wire:
+        """In a child of the process that connected: what stands in for this one there, and says that it is closed.
+
+        This one is left as it is: what is sent and read here would be missing from the parent's side of it.
+        """
+        wire = type(self)(charset=self.charset, defer_connect=True)
+        wire.server_status = self.server_status
+        return wire
 
     def drop(self) -> None:
         """Close the socket without saying goodbye."""

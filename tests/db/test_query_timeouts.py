@@ -125,6 +125,14 @@ def test_a_timeout_that_cannot_be_used_is_an_error_and_nothing_is_sent(database:
     assert database.stats.discarded == 0
 
 
+@pytest.mark.parametrize("timeout_s", [0, -1, 1e9, float("nan"), True, "1"])
+def test_sqlite_refuses_the_same_timeouts(sqlite_url: str, connect: Callable[..., Database], timeout_s: Any) -> None:
+    database = connect(sqlite_url)
+    with pytest.raises(QueryError, match=r"timeout_s=.* cannot be used: it is 0\.001 to 86400 seconds"):
+        database.fetch_one("SELECT 1", timeout_s=timeout_s)
+    assert database.stats.discarded == 0
+
+
 def test_only_the_statement_that_took_too_long_is_undone_in_a_transaction(database: Database) -> None:
     with database.transaction() as tx:
         tx.execute("UPDATE items SET n = 1 WHERE id = 1")
