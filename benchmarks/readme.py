@@ -90,8 +90,8 @@ def _threads(result: Mapping[str, Any]) -> list[str]:
     return [
         (
             f"Threads against greenlets: one worker on one core, all on CPython {result['machine']['python']}, one "
-            f"WSGI application, {settings['pool_size']} database connections each, requests at fixed rates whatever the "
-            f"answers do ({settings['rounds']} rounds of {settings['seconds']:g} s a rate), latency from the intended "
+            f"WSGI application, {settings['pool_size']} database connections each, requests at fixed rates whatever "
+            f"the answers do ({settings['rounds']} rounds of {settings['seconds']:g} s a rate), latency from the intended "
             f"moment:"
         ),
         "",
