@@ -48,7 +48,7 @@ def make_step(mode: str) -> tuple[Callable[[], object], hooks.Hook]:
         meter=Meter(),
         turn=Turn(),
         batch=recorder.batch,
-        errors=recorder.errors,
+        unusual=recorder.unusual,
         finished=deque(),
         fold=recorder.fold,
         woken=lambda: None,

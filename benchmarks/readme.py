@@ -89,10 +89,10 @@ def _threads(result: Mapping[str, Any]) -> list[str]:
     settings = result["settings"]
     return [
         (
-            f"Threads against greenlets: one worker on one core, all on CPython {result['machine']['python']}, one "
-            f"WSGI application, {settings['pool_size']} database connections each, requests at fixed rates whatever "
-            f"the answers do ({settings['rounds']} rounds of {settings['seconds']:g} s a rate), latency from the intended "
-            f"moment:"
+            f"Threads against greenlets: one worker on one core, CPython {result['machine']['python']} for all, one "
+            f"WSGI application, {settings['pool_size']} database connections each. Requests come at fixed rates, "
+            f"whatever is answered ({settings['rounds']} rounds of {settings['seconds']:g} s a rate). Latency is from "
+            "the intended moment."
         ),
         "",
         "![latency against offered rate](benchmarks/results/threads.svg)",
