@@ -56,9 +56,13 @@ cdef class Tally:
     def coarse(self, list edges):
         cdef int index = 0
         cdef int end
-        cdef long long count = self._zeros
+        cdef long long count = 0
+        cdef long long zeros = self._zeros  # in bucket 0
         counts = []
         for edge in edges:
+            if edge > 0:
+                count += zeros
+                zeros = 0
             end = min(max(<int>edge - FIRST, 0), LAST - FIRST + 1)
             while index < end:
                 count += self._counts[index]
@@ -68,5 +72,5 @@ cdef class Tally:
         while index <= LAST - FIRST:
             count += self._counts[index]
             index += 1
-        counts.append(count)
+        counts.append(count + zeros)
         return counts
