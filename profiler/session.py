@@ -175,6 +175,17 @@ class Session:
         atexit.unregister(self.close)
         _session = None
 
+    def so_far(self, span: Span) -> tuple[float, float, float]:
+        """Running, waiting and queued seconds of a request that has not ended, asked from within it."""
+        now_s = time.perf_counter()
+        start_s, _, active = self.peek()
+        running_s = span.running_s
+        if not span._out_s:  # noqa: SLF001 - never switched out: since its turn came
+            running_s = now_s - span.started_s - span.queued_s
+        elif active is span:
+            running_s += now_s - start_s
+        return running_s, max(0.0, now_s - span.started_s - running_s - span.queued_s), span.queued_s
+
     def figures(self, limit_s: float = FIGURES_LIMIT_S) -> Figures:
         """What happened since the start; in the hub's thread. Not to be changed.
 

@@ -97,6 +97,7 @@ def serve(**given: Any) -> int:
     load.find(load.parse(resolved.settings.app))
     _make_writable(resolved)
     _try_access_log(resolved)
+    _check_timing(resolved)
     from tafe.master import Master
 
     return Master(resolved, lambda: _settle(given)).run()
@@ -199,6 +200,17 @@ def _try_access_log(resolved: Resolved) -> None:
             allowed="a file that may be appended to, - for standard output, or fd:N",
             try_=f"tafe serve --access-log - {resolved.settings.app}",
         ) from None
+
+
+def _check_timing(resolved: Resolved) -> None:
+    """Say now if the times that were asked for are not taken."""
+    if resolved.settings.server_timing and not resolved.settings.profile:
+        raise UsageError(
+            "--server-timing: the times are the profiler's, and it is off",
+            set_by=resolved.origins["server_timing"],
+            allowed="with --profile, which is the default",
+            try_=f"tafe serve --server-timing {resolved.settings.app}, without --no-profile",
+        )
 
 
 def _translate(error: click.ClickException) -> UsageError:

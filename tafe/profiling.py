@@ -65,6 +65,12 @@ def _origin() -> lifecycle.Origin | None:
     return None if span is None else lifecycle.Origin(span.route, span.request_id)
 
 
+def so_far(span: profiler.Span) -> tuple[float, float, float]:
+    """Running, waiting and queued seconds of the present request."""
+    assert _session is not None
+    return _session.so_far(span)
+
+
 def bounds_s() -> tuple[float, ...]:
     """Upper bounds of the histograms in `figures`, which have one more count for what is longer."""
     from profiler.metrics import BOUNDS_S  # loads gevent, which tafe config does without
@@ -107,6 +113,7 @@ __all__ = [
     "bounds_s",
     "figures",
     "report",
+    "so_far",
     "start",
     "stop",
     "why_interpreted",

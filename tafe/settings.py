@@ -185,6 +185,12 @@ class Settings:
         "Directory of the profiler's files, for tafe report; if empty, RUN_DIR/profile.",
         "beside whatever else the server writes",
     )  # fmt: skip
+    server_timing: bool = _row(
+        "files", values.SWITCH, False,
+        "Add Server-Timing to answers for trusted_proxies: running, waiting and queued time until the answer began. "
+        "Needs the profiler.",
+        "off: it is for looking into single requests, and a proxy may pass it on",
+    )  # fmt: skip
     slow_slice_s: float = _row(
         "files", values.DURATION, 0.010,
         "Code that holds the hub for longer than this is reported.",

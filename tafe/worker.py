@@ -39,6 +39,7 @@ from tafe.metrics import Publisher
 from tafe.readiness import Readiness
 from tafe.scoreboard import QUICK_STOP_S, Scoreboard, Slot
 from tafe.server import WSGIServer
+from tafe.server_timing import with_timing
 from tafe.settings import Settings
 from tafe.stock import check_settings, settings_of
 
@@ -116,7 +117,10 @@ class TafeWorker(Worker):
         self._take_signals_while_serving()
         observer = self._start_profiler()
         self._access_log = self._open_access_log()
-        application = health.with_health(self.wsgi, self.settings.health_path, self._lacking)
+        wsgi = self.wsgi
+        if self.settings.server_timing and self._profiling is not None:
+            wsgi = with_timing(wsgi, self.settings.trusted_peers, self._profiling.so_far)
+        application = health.with_health(wsgi, self.settings.health_path, self._lacking)
         starting = health.with_health(health.unavailable, self.settings.health_path, self._lacking)
         environ = {"wsgi.multiprocess": self.cfg.workers > 1}
         self._servers = [

@@ -28,7 +28,7 @@ LAYERS = (
     {"admin"},
     {"exposition"},
     {"worker"},
-    {"stock", "readiness", "health", "profiling"},
+    {"stock", "readiness", "health", "profiling", "server_timing"},
     {"server"},
     {"dropin", "tls"},
     {"connection"},
