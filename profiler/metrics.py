@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiler.recorder import OTHER_ROUTES
@@ -167,13 +167,17 @@ class Places:
 
 
 class CountedSites(SiteTable):
-    """A site table that also keeps totals. Rows are replaced whole, so that any thread may read them."""
+    """A site table that also keeps totals. Rows are replaced whole, so that any thread may read them.
+
+    `tell_open`, if set, is told of slices that have not ended after a second, in the watchdog's thread.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.sites: dict[Site, Cost] = {}
         self.culprits: dict[str, Cost] = {}
         self.lost = 0
+        self.tell_open: Callable[[Finding], None] | None = None
         self._site_places = Places(MAX_SITES)
         self._culprit_places = Places(MAX_ROUTES)
         self._charged_s = 0.0
@@ -195,6 +199,12 @@ class CountedSites(SiteTable):
             route = record.span.route if record.span else HUB_ROUTE
             route = route if self._culprit_places.give(route, share) else OTHER
             self.culprits[route] = self.culprits.get(route, Cost()).plus(finding)
+
+    def still_open(self, finding: Finding) -> None:
+        """See `SiteTable`."""
+        super().still_open(finding)
+        if self.tell_open is not None:
+            self.tell_open(finding)
 
     def lose(self) -> None:
         """See `SiteTable`."""

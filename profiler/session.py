@@ -32,6 +32,7 @@ from profiler.lineage import Lineage
 from profiler.metrics import CountedSites, Figures, Ledger, longest_of
 from profiler.model import Begin, End, Slice, Span, Turn
 from profiler.recorder import Recorder
+from profiler.sites import Finding
 from profiler.usage import Meter
 from profiler.watchdog import Watchdog
 from profiler.writer import Writer
@@ -174,6 +175,13 @@ class Session:
         self._meter.close()
         atexit.unregister(self.close)
         _session = None
+
+    def tell_open(self, tell: Callable[[Finding], None]) -> None:
+        """Have `tell` called with each slice that has not ended after a second, while it goes on.
+
+        In the watchdog's native thread, where nothing of gevent may be touched, and nothing patched.
+        """
+        self._sites.tell_open = tell
 
     def so_far(self, span: Span) -> tuple[float, float, float]:
         """Running, waiting and queued seconds of a request that has not ended, asked from within it."""

@@ -5,7 +5,7 @@ application and asks no worker, so that it answers whatever they do. Its listene
 as that lives. Who may reach the address may read: there is no password, and nothing to change.
 
     GET /metrics   for Prometheus: text or OpenMetrics, whichever the client prefers
-    GET /workers   as JSON: each worker's process, state, load, and when its hub last turned
+    GET /workers   as JSON: each worker's process, state, load, when its hub last turned, and where it is stuck
     GET /healthz   that this process answers
 """
 
@@ -26,6 +26,7 @@ import gevent
 from tafe import listeners
 from tafe.generations import Backoff
 from tafe.limits import KIB, Limits
+from tafe.metrics import read_stuck
 from tafe.scoreboard import Scoreboard, Slot
 from tafe.server import WSGIServer
 
@@ -158,6 +159,10 @@ def _described(slot: Slot) -> dict[str, Any]:
         "in_flight": slot.in_flight,
         "requests": slot.requests,
     }
+    stuck = None if slot.stuck is None else read_stuck(slot.stuck)
+    if stuck is not None and slot.beat_ns / 1e9 <= stuck.since_s:  # else its hub has turned since
+        for_s = round(time.monotonic() - stuck.since_s, 3)
+        shown["stuck"] = {"for_s": for_s, "route": stuck.route, "line": stuck.site, "cause": stuck.cause}
     if slot.text and state.name == "WAITING":
         shown["reason"] = slot.text
     return shown

@@ -22,7 +22,7 @@ from gunicorn.app.base import BaseApplication
 from tafe import listeners, load
 from tafe.admin import Admin
 from tafe.generations import Member
-from tafe.metrics import MESSAGE_BYTES
+from tafe.metrics import MESSAGE_BYTES, STUCK_BYTES
 from tafe.resolve import Resolved
 from tafe.scoreboard import Scoreboard, Slot
 from tafe.settings import Settings
@@ -98,7 +98,7 @@ class Children:
     """The living workers, in order of their start, and the admin process beside them, if there is to be one."""
 
     def __init__(self, log: Any, admin: Admin | None = None) -> None:
-        self.board = Scoreboard(_SLOTS, 0 if admin is None else MESSAGE_BYTES)
+        self.board = Scoreboard(_SLOTS) if admin is None else Scoreboard(_SLOTS, MESSAGE_BYTES, STUCK_BYTES)
         self._admin = admin
         self._log = log
         self._living: dict[int, Child] = {}

@@ -23,13 +23,18 @@ from tafe import lifecycle
 from tafe.mailbox import Mailbox
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from tafe.access_log import AccessLog
     from tafe.profiling import Figures, Times
+    from tafe.scoreboard import Slot
     from tafe.server import WSGIServer
 
 MESSAGE_BYTES: Final = 128 * 1024  # 100 routes and 8 databases take 45 KB, and as much again what was inherited
 PERIOD_S: Final = 1.0  # monitoring asks every 5 to 60 seconds
 MAX_RESOURCE_ROWS: Final = 1000  # twenty databases
+STUCK_BYTES: Final = 2048  # of a message about a hub that is stuck
+MAX_TEXT: Final = 400  # characters of a route or site in it
 MAX_NAMES: Final = 200  # routes, and sites, that have rows of their own once workers have been added up
 OTHER: Final = "(other)"  # the rest; the profiler's word for it too
 
@@ -145,25 +150,55 @@ def fold(rows: Rows, families: Sequence[str], kept: Container[str]) -> None:
         rows.update(summed(renamed))
 
 
+class Stuck(NamedTuple):
+    """What a hub has been in for over a second."""
+
+    since_s: float  # time.monotonic
+    route: str  # empty: no request
+    site: str
+    cause: str
+
+
+def read_stuck(mailbox: Mailbox) -> Stuck | None:
+    """The latest that there was, which may be over."""
+    data = mailbox.read()
+    return Stuck(*marshal.loads(data)) if data else None  # noqa: S302 - our own child wrote it
+
+
+def teller(mailbox: Mailbox) -> Callable[[float, str, tuple[str, str, int], str], None]:
+    """What `profiling.tell_open` wants; on Linux its clock is the monotonic one."""
+    places = Places()
+
+    def tell(since_s: float, route: str, place: tuple[str, str, int], cause: str) -> None:
+        mailbox.write(marshal.dumps((since_s, str(route)[:MAX_TEXT], places.name(*place)[:MAX_TEXT], cause)))
+
+    return tell
+
+
 class Publisher:
-    """Writes a worker's messages; on its hub. `figures`: of the profiler, if it is on."""
+    """Writes a worker's messages; on its hub. `profiling`: the module, if the profiler is on."""
 
     def __init__(
         self,
-        mailbox: Mailbox,
+        slot: Slot,
         servers: Sequence[WSGIServer],
-        figures: Callable[..., Figures] | None,
+        profiling: ModuleType | None,
         access_log: AccessLog | None,
     ) -> None:
-        self._mailbox = mailbox
+        assert slot.mailbox is not None
+        mailbox = self._mailbox = slot.mailbox
         self._servers = servers
-        self._figures = figures
+        self._figures: Callable[..., Figures] | None = None
+        if profiling is not None:
+            self._figures = profiling.figures
+            if slot.stuck is not None:
+                profiling.tell_open(teller(slot.stuck))
         self._access_log = access_log
         self._past = marshal.dumps(tuple(_inherited(mailbox)))
         self._pid = os.getpid()
         self._due_s = 0.0
         self._failed = False
-        self._places = _Places()
+        self._places = Places()
         self._wall_s = self._busy_s = 0.0  # at the message before
 
     def tick(self) -> None:
@@ -277,7 +312,7 @@ def _histogram(times: Times) -> list[float]:
     return [*times.counts, times.sum_s]
 
 
-class _Places:
+class Places:
     """How lines of code are called: by a path from where the program was started, or from where it was imported."""
 
     def __init__(self) -> None:

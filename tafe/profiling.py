@@ -23,6 +23,7 @@ from tafe.errors import UsageError
 if TYPE_CHECKING:
     from profiler.metrics import Figures as Figures  # noqa: PLC0414 - for whoever says what `figures` gives
     from profiler.metrics import Times as Times  # noqa: PLC0414 - the same
+    from profiler.sites import Finding
 
 _session: profiler.Session | None = None
 
@@ -63,6 +64,21 @@ def start(directory: str, slow_slice_ms: float) -> SpanObserver:
 def _origin() -> lifecycle.Origin | None:
     span = _session.working_for() if _session is not None else None
     return None if span is None else lifecycle.Origin(span.route, span.request_id)
+
+
+def tell_open(tell: Callable[[float, str, tuple[str, str, int], str], None]) -> None:
+    """Have `tell(since_s, route, (file, function, line), cause)` called while a slice of over a second goes on.
+
+    In a native thread that must not touch gevent; `since_s` by `time.perf_counter`.
+    """
+    assert _session is not None
+
+    def open_(finding: Finding) -> None:
+        place, record = finding.place, finding.record
+        route = record.span.route if record.span else ""
+        tell(record.start_s, route, (place.file, place.function, place.line), finding.verdict.cause)
+
+    _session.tell_open(open_)
 
 
 def so_far(span: profiler.Span) -> tuple[float, float, float]:
@@ -114,6 +130,7 @@ __all__ = [
     "figures",
     "report",
     "so_far",
+    "tell_open",
     "start",
     "stop",
     "why_interpreted",

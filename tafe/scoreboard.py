@@ -32,6 +32,7 @@ class Slot:
     """One worker's page."""
 
     mailbox: Mailbox | None = None  # for the worker's metrics, if anybody wants them
+    stuck: Mailbox | None = None  # for what its hub is stuck in: the watchdog's thread writes it
 
     def __init__(self, memory: memoryview, index: int) -> None:
         self.index = index
@@ -113,15 +114,19 @@ class Slot:
 
 
 class Scoreboard:
-    """All slots; made by the arbiter, inherited by the workers. `message_bytes`: room for the metrics of each."""
+    """All slots; made by the arbiter, inherited by the workers.
 
-    def __init__(self, slots: int, message_bytes: int = 0) -> None:
+    `message_bytes`, `stuck_bytes`: room for the metrics of each, and for what its hub is stuck in; 0: there are none.
+    """
+
+    def __init__(self, slots: int, message_bytes: int = 0, stuck_bytes: int = 0) -> None:
         self._memory = memoryview(mmap.mmap(-1, (slots + 1) * _PAGE_BYTES))
         self._arbiter = self._memory[:_PAGE_BYTES].cast("q")
         self._slots = [Slot(self._memory, index) for index in range(1, slots + 1)]
         if message_bytes:
-            for slot, mailbox in zip(self._slots, mailboxes(slots, message_bytes), strict=True):
-                slot.mailbox = mailbox
+            boxes = zip(self._slots, mailboxes(slots, message_bytes), mailboxes(slots, stuck_bytes), strict=True)
+            for slot, slot_mailbox, stuck in boxes:
+                slot.mailbox, slot.stuck = slot_mailbox, stuck
 
     @property
     def stopping(self) -> bool:

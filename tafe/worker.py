@@ -140,8 +140,7 @@ class TafeWorker(Worker):
             server.start()
             server.stop_accepting()
         if self.slot is not None and self.slot.mailbox is not None:
-            figures = None if self._profiling is None else self._profiling.figures
-            self._publisher = Publisher(self.slot.mailbox, self._servers, figures, self._access_log)
+            self._publisher = Publisher(self.slot, self._servers, self._profiling, self._access_log)
         self._readiness.start()
         heart = gevent.spawn(self._beat_for_ever)
         self._loading_beat.stop()

@@ -51,13 +51,20 @@ def hold_gil(seconds: float) -> None:
     ctypes.PyDLL(None).usleep(round(seconds * 1_000_000))
 
 
+def spin(seconds: float) -> None:
+    """Bytecode that does not yield."""
+    end_s = time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        pass
+
+
 def stall() -> None:
     """Holds the hub for 50 ms, asleep."""
     _sleep(0.05)
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """`/status/CODE`, `/take`, `/stall`, `/hold/S`, `/pid`; anything else: 200."""
+    """`/status/CODE`, `/take`, `/stall`, `/hold/S`, `/spin/S`, `/sleep/S`; anything else: 200."""
     name, _, argument = environ["PATH_INFO"].strip("/").partition("/")
     status = "200 OK"
     body = str(os.getpid()).encode()
@@ -67,6 +74,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         shelf.taken += 1
     elif name == "stall":
         stall()
+    elif name == "spin":
+        spin(float(argument))
     elif name == "hold":
         hold_gil(float(argument))
     elif name == "sleep":

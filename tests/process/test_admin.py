@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tests.services.tafe_server import Running
 
 APP = "tests.process.measured:app"
+SOURCE = Path(__file__).with_name("measured.py")
 
 pytestmark = pytest.mark.real
 
@@ -74,6 +76,20 @@ def test_workers_are_described(tafe_serve: Callable[..., Running]) -> None:
     slow.result(5)
     # Those of the test's own questions for readiness count too.
     until(lambda: sum(worker["requests"] for worker in workers(port)) >= 4, "counted")
+
+
+def test_it_is_told_what_a_hub_is_stuck_in_until_it_turns_again(tafe_serve: Callable[..., Running]) -> None:
+    running, port = serve(tafe_serve, "--workers", "1")
+    stuck = get_later(running.port, "/spin/2.5")
+    until(lambda: "stuck" in workers(port)[0], "shown stuck")
+    (worker,) = workers(port)
+    line = next(n for n, text in enumerate(SOURCE.read_text().splitlines(), 1) if "while time.monotonic()" in text)
+    assert worker["stuck"]["route"] == "GET /spin/2.5"
+    assert worker["stuck"]["line"] in {f"tests/process/measured.py:{number} spin" for number in (line, line + 1)}
+    assert worker["stuck"]["cause"] == "python"
+    assert 1 < worker["stuck"]["for_s"] < 2.5
+    stuck.result(10)
+    until(lambda: "stuck" not in workers(port)[0], "free again")
 
 
 @pytest.mark.parametrize(

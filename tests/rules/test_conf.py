@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tafe.exposition import COUNTERS, GAUGES, HISTOGRAMS, LIVE
 from tafe.settings import BY_NAME, TABLE
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -40,3 +41,17 @@ def test_both_balancers_hide_the_health_routes() -> None:
     haproxy = (CONF / "haproxy.cfg").read_text()
     assert f"path_beg {prefix} }}" in haproxy
     assert f"uri {prefix}ready " in haproxy
+
+
+def test_what_prometheus_is_to_ask_for_is_served() -> None:
+    rules = (CONF / "prometheus-rules.yml").read_text()
+    served = {*COUNTERS, *GAUGES, *LIVE, "tafe_workers", "tafe_worker_starts_total", "tafe_db_pool_wait_seconds_bucket"}
+    served |= {f"{name}_bucket" for name in HISTOGRAMS}
+    asked = set(re.findall(r"\btafe_[a-z_]+", rules))
+    assert len(asked) > 8
+    assert asked <= served
+
+
+def test_the_example_of_an_admin_address_is_the_same_everywhere() -> None:
+    (target,) = re.findall(r'targets: \["(.*)"\]', (CONF / "prometheus.yml").read_text())
+    assert target in BY_NAME["admin"].why
