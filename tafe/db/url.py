@@ -73,6 +73,16 @@ class SQLiteTarget:
 
 def parse(url: str) -> MySQLTarget | SQLiteTarget:
     """Return what `url` points to; `UsageError` if it cannot be used."""
+    if not isinstance(url, str):  # an environment variable that is not set, say
+        raise _error(
+            f"the database URL is of type {type(url).__name__}", allowed=f"text: {_MYSQL_FORM}, {_SQLITE_FORM}"
+        )
+    if not url.isprintable():
+        raise _error(
+            "the database URL holds a line break or another character that is not shown",
+            allowed=f"{_MYSQL_FORM}, {_SQLITE_FORM}",
+            try_="strip() of what was read from a file",
+        )
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise _error("the database URL has no '://'", allowed=f"{_MYSQL_FORM}, {_SQLITE_FORM}")

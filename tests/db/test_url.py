@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -66,6 +67,8 @@ def test_three_slashes_are_a_relative_file_and_four_an_absolute_one() -> None:
         ("sqlite:///a.db?mode=w", "mode 'w' is unknown"),
         ("sqlite:///a.db?timeout=3", "parameter 'timeout' is unknown"),
         ("sqlite:///a%00.db", "zero byte"),
+        ("mysql://ana:hidden@h/d\n", "line break"),
+        ("mysql://ana:hid\x00den@h/d", "line break or another character that is not shown"),
     ],
 )
 def test_a_url_that_cannot_be_used_says_what_is_wrong_and_what_is_allowed(url: str, said: str) -> None:
@@ -77,6 +80,13 @@ def test_a_url_that_cannot_be_used_says_what_is_wrong_and_what_is_allowed(url: s
     assert "Database.from_url" in text
     assert "hid" not in text
     assert "den" not in text.replace("denied", "").replace("identity", "")
+
+
+@pytest.mark.parametrize("url", [None, b"mysql://ana:hidden@h/d"])
+def test_what_is_no_text_is_named_by_its_type(url: Any) -> None:
+    with pytest.raises(UsageError, match=f"URL is of type {type(url).__name__}") as caught:
+        parse(url)
+    assert "hidden" not in str(caught.value)
 
 
 # Letters that are in no error text of ours, with every sign that ends a part of a URL.
