@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from tafe.db import Database
 
 SECRET = "5ecret"
-# About 30 ms.
+# About 30 ms; anything that is not quick counts as slow here, however fast the machine is.
 SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %s) SELECT COUNT(*) AS c FROM n"
 ENDLESS = SLOW.replace("%s", "1000000000")
 
 
 @pytest.fixture
 def database(sqlite_url: str, connect: Callable[..., Database]) -> Database:
-    made = connect(sqlite_url, name="shop", slow_query_s=0.02, min_size=1, max_size=1)
+    made = connect(sqlite_url, name="shop", slow_query_s=0.001, min_size=1, max_size=1)
     made.open()
     return made
 
@@ -50,6 +50,7 @@ def test_a_slow_statement_is_logged_with_its_text_and_without_its_values(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     database.fetch_all(SLOW + "\n  WHERE %s <> ''", (150_000, SECRET))
+    database._source.slow_query_s = 60.0  # however busy the machine is
     database.fetch_all("SELECT 1")
     (line,) = lines(caplog)
     assert re.fullmatch(
@@ -97,8 +98,7 @@ def test_statements_that_time_out_fail_or_are_stopped_are_logged_with_what_they_
 def test_statements_of_a_transaction_are_logged_too(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     with database.transaction() as tx:
         tx.fetch_one(SLOW, (150_000,))
-    (line,) = lines(caplog)
-    assert "WITH RECURSIVE" in line
+    assert any("WITH RECURSIVE" in line for line in lines(caplog))  # BEGIN and COMMIT may be slow as well
 
 
 def test_none_is_slow_where_the_setting_is_none(
