@@ -32,16 +32,18 @@ def found(program: str) -> str | None:
     return shutil.which(program, path=_SEARCH_PATH)
 
 
-def ensure(directory: Path = _DIRECTORY) -> Path:
+def ensure(directory: Path = _DIRECTORY, requirements: Path = _REQUIREMENTS, built: Path | None = _BUILT) -> Path:
     """Make the environment if it is not there as the lists want it; return its folder of programs."""
     stamp = directory / "made-from"
-    wanted = hashlib.sha256(_REQUIREMENTS.read_bytes() + _BUILT.read_bytes() + sys.version.encode()).hexdigest()
+    lists = requirements.read_bytes() + (built.read_bytes() if built else b"")
+    wanted = hashlib.sha256(lists + sys.version.encode()).hexdigest()
     if not (stamp.exists() and stamp.read_text() == wanted):
-        print(f"installing the peers ({_REQUIREMENTS.name}, {_BUILT.name}) ...", file=sys.stderr, flush=True)
+        names = ", ".join(each.name for each in (requirements, built) if each)
+        print(f"installing the peers ({names}) ...", file=sys.stderr, flush=True)
         shutil.rmtree(directory, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(directory)], check=True)
-        subprocess.run([*_install(directory), "-r", str(_REQUIREMENTS)], check=True)
-        (directory / _NOT_BUILT).write_text(json.dumps(_build(directory)))
+        subprocess.run([*_install(directory), "-r", str(requirements)], check=True)
+        (directory / _NOT_BUILT).write_text(json.dumps(_build(directory, built) if built else {}))
         stamp.write_text(wanted)
     return directory / "bin"
 
@@ -57,9 +59,9 @@ def pip(*options: str) -> list[str]:
     return [python, "-m", "pip", "--disable-pip-version-check", *options]
 
 
-def _build(directory: Path) -> dict[str, str]:
-    """Install each of peers-built.txt; why the others could not be, by name."""
-    lines = (line.partition("#")[0].strip() for line in _BUILT.read_text().splitlines())
+def _build(directory: Path, built: Path) -> dict[str, str]:
+    """Install each of this list; why the others could not be, by name."""
+    lines = (line.partition("#")[0].strip() for line in built.read_text().splitlines())
     failed = {}
     for requirement in filter(None, lines):
         done = subprocess.run([*_install(directory), requirement], capture_output=True, text=True, check=False)

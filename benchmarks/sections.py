@@ -20,6 +20,7 @@ from benchmarks import (
     fairness,
     machine,
     mysql_reader,
+    profiler_overhead,
     profiler_truth,
     soak,
     sqlite_delay,
@@ -67,6 +68,12 @@ SECTIONS = {
     "threads": Section("latency by offered rate, beside threads", threads.run, threads.table, threads.QUICK),
     "sqlite": Section(
         "how late SQLite's threads make a timer", sqlite_delay.run, sqlite_delay.table, sqlite_delay.QUICK
+    ),
+    "overhead": Section(
+        "what the profiler costs, beside other profilers",
+        profiler_overhead.run,
+        profiler_overhead.table,
+        profiler_overhead.QUICK,
     ),
     "truth": Section(
         "the profiler's times, beside those of handlers and clients",

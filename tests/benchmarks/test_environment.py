@@ -27,12 +27,11 @@ def test_the_reason_why_a_peer_could_not_be_built_is_the_compiler_s(
     )
     built = tmp_path / "peers-built.txt"
     built.write_text(f"# a comment\n{source}  # needs a header\n")
-    monkeypatch.setattr(environment, "_BUILT", built)
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     pip = [sys.executable, "-m", "pip", "--python", str(venv / "bin" / "python"), "install", "--quiet"]
     monkeypatch.setattr(environment, "_install", lambda directory: [*pip, "--no-index"])
-    ((name, reason),) = environment._build(venv).items()
+    ((name, reason),) = environment._build(venv, built).items()
     assert name == str(source)
     assert reason == f"{source} cannot be built here: ev.h: No such file or directory"
 
