@@ -42,6 +42,8 @@ def tables(document: Mapping[str, Any]) -> str:
         lines += ["", chaos.summary(sections["chaos"])]
     if "strictness" in sections:
         lines += ["", *_strictness(sections["strictness"])]
+    if "overhead" in sections:
+        lines += ["", *_overhead(sections["overhead"])]
     return "\n".join(lines)
 
 
@@ -110,6 +112,18 @@ def _strictness(result: Mapping[str, Any]) -> list[str]:
     for name, server in result["servers"].items():
         counts = strictness.totals(server["groups"])
         lines.append(f"| {_name(name)} | {' | '.join(str(counts[word]) for word in strictness.WORDS)} |")
+    return lines
+
+
+def _overhead(result: Mapping[str, Any]) -> list[str]:
+    """What a hello costs more under each profiler, cheapest first."""
+    off, *others = result["hello"]
+    counted = f" of {off['instructions']:,}" if off["instructions"] else ""
+    lines = [f"| a hello under | user instructions more{counted} | CPU more |", "| --- | ---: | ---: |"]
+    for each in sorted(others, key=lambda figure: figure["cpu_more_percent"]):
+        more = "-" if each["instructions_more"] is None else f"{each['instructions_more']:,}"
+        name = f"**{each['name']}**" if each["name"].startswith("ours") else each["name"]
+        lines.append(f"| {name} | {more} | {each['cpu_more_percent']:+.0f} % |")
     return lines
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import profiler_overhead
+from benchmarks import profiler_overhead, readme
 from benchmarks.loads import LoadResult
 from benchmarks.measure import Burst
 from benchmarks.profiler_overhead import OFF, OURS, OURS_INTERPRETED
@@ -77,6 +77,14 @@ def test_more_cpu_time_is_compared_within_a_round() -> None:
     figure = profiler_overhead._figure(OURS, {OFF: [50_000], OURS: [54_000, 54_100]}, [*bursts, _burst(OURS, 3, 30)])
     assert figure["cpu_more_percent"] == pytest.approx(10)
     assert (figure["instructions"], figure["instructions_more"]) == (54_050, 4_050)
+
+
+def test_the_readme_shows_each_profiler_s_price_beside_ours() -> None:
+    shown = readme.tables({"sections": {"overhead": _result()}})
+    assert "| a hello under | user instructions more of 50,000 | CPU more |" in shown
+    assert "| **ours** | 4,100 | +8 % |" in shown
+    assert "| yappi | 430,000 | +8 % |" in shown
+    assert OFF not in shown
 
 
 @pytest.mark.real
