@@ -195,7 +195,7 @@ def test_a_stuck_worker_is_replaced_and_the_log_says_where_it_was_stuck(tafe_ser
     pids = running.worker_pids()
     stuck = get_later(running.port, "/spin/20")
     until(lambda: "is stuck: its hub has not turned for" in running.log(), "noticed")
-    until(lambda: len(running.worker_pids()) == 2 and running.worker_pids() != pids, "replaced")
+    until(lambda: len(now := running.worker_pids()) == 2 and now != pids, "replaced")
     said = running.log().partition("is stuck")[2]
     assert "was killed by SIGABRT; its replacement starts now; its last stack:\n" in said
     innermost = said.partition("last stack:\n")[2].splitlines()[0]
