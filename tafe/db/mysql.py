@@ -42,6 +42,7 @@ from tafe.db.mysql_errors import (
     LOST,
     MAY_ROLL_BACK,
     GaveUp,
+    thrown_in,
     timed_out,
     why_refused,
 )
@@ -63,8 +64,9 @@ PING_TIMEOUT_S = 0.5
 _ACCOUNT = re.compile(r"'[^']*'@'[^']*'")
 _IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
 _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
-# What reading an answer raises when it is not what it should be. Any other exception was thrown into the greenlet from
-# outside, and must reach whoever threw it: taken for a lost connection, it would be forgotten and a read repeated.
+# What reading an answer raises when it is not what it should be. Any other exception, and one of these that comes out
+# of a wait, was thrown into the greenlet and must reach whoever threw it: taken for a lost connection, it would be
+# forgotten and a read repeated.
 _UNREADABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 # Types of parameters that PyMySQL turns into literals of their own kind.
 _SENDABLE = frozenset(
@@ -343,7 +345,7 @@ class MySQLConnection:
             raise self._lost(f"no answer within {self._limit.setting}", sent=True, timed_out=True) from None
         if isinstance(error, pymysql.MySQLError):
             raise self._translated(error) from None
-        if isinstance(error, _UNREADABLE):
+        if isinstance(error, _UNREADABLE) and not thrown_in(error):
             raise self._lost(f"the server's answer could not be read ({type(error).__name__})", sent=True) from error
         limit_s = self._limit.server_s
         self._runs_on = limit_s is None or limit_s > _SOON_ENDED_S

@@ -111,3 +111,11 @@ def _reason(error: BaseException) -> BaseException | None:
     trace = found.__traceback__
     by_pymysql = trace is not None and trace.tb_frame.f_globals.get("__name__") == connections.__name__
     return found if by_pymysql else None
+
+
+def thrown_in(error: BaseException) -> bool:
+    """Did somebody throw this into the greenlet while it waited? Then it came out of gevent's switch to the hub."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("gevent.")

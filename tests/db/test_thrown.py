@@ -12,7 +12,15 @@ if TYPE_CHECKING:
 
     from tafe.db import Database
 
-KILLS = {"GreenletExit": gevent.GreenletExit, "own": type("Cancelled", (Exception,), {}), "Timeout": gevent.Timeout}
+KILLS = {
+    "GreenletExit": gevent.GreenletExit,
+    "own": type("Cancelled", (Exception,), {}),
+    "Timeout": gevent.Timeout,
+    # Of kinds that decoding an answer raises.
+    "KeyError": KeyError,
+    "AssertionError": AssertionError,
+    "own ValueError": type("Stopped", (ValueError,), {}),
+}
 
 
 @pytest.fixture(params=["fast", "stock"])
