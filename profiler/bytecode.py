@@ -121,7 +121,7 @@ def _pending(code: CodeType) -> dict[int, frozenset[Suspect]]:
         pending[one.offset] = now
         if one.opname.startswith("RETURN_"):
             pending[-1] = pending.get(-1, nothing) | now
-        if one.opname in _LOOKS_UP and one.opname != "PRECALL":  # 3.11 splits a call in two
+        if one.opname in _LOOKS_UP and one.opname != "PRECALL":  # which may have left the call to what follows
             now = nothing
         if one.opcode in dis.hasjrel or one.opcode in dis.hasjabs:
             arriving[one.argval] = arriving.get(one.argval, nothing) | now
@@ -131,7 +131,7 @@ def _pending(code: CodeType) -> dict[int, frozenset[Suspect]]:
 
 
 def _likelihood(one: dis.Instruction) -> int:
-    if one.opname in _CALLS and one.opname != "PRECALL":
+    if one.opname in _CALLS:  # 3.11's PRECALL makes the call itself once that has been specialised
         return _CALL
     if one.opname == "CONTAINS_OP" or (one.opname == "BINARY_OP" and one.argrepr.startswith("**")):
         return _ANY_TIME

@@ -81,6 +81,21 @@ def test_an_operator_in_a_loop_is_seen_at_its_end() -> None:
     assert held(in_a_loop, first(in_a_loop, "JUMP_BACKWARD")) == (3, True)
 
 
+def test_a_call_is_certain_however_often_it_was_made_and_so_specialised() -> None:
+    offsets: set[int] = set()
+
+    def key(_: int) -> int:
+        offsets.add(sys._getframe(1).f_lasti)
+        return 0
+
+    def sorts() -> None:
+        sorted([2, 1], key=key)  # + 1
+
+    for _ in range(100):
+        sorts()
+    assert {held(sorts, offset) for offset in offsets} == {(1, True)}
+
+
 def test_a_function_just_entered_is_not_the_one_its_caller_is() -> None:
     callee, caller = power_then_call.__code__, enters.__code__
     stack = ((callee, callee.co_firstlineno + 1), (caller, caller.co_firstlineno + 2))
