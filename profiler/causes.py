@@ -4,6 +4,7 @@
 | --- | --- |
 | gc | the collector ran in the hub's thread for half of it |
 | starved | without the time its thread had no CPU, or its process was stopped, it would not have been slow (innocent) |
+| starved, too | off the CPU with the GIL, while pages were read from the disk (innocent) |
 | python | on the CPU, and the watchdog got the GIL as bytecode gives it up: after the switch interval |
 | native | on the CPU, and the GIL was either free (the C code had released it) or held for several intervals |
 | blocking | off the CPU, not waiting for one, and the GIL was free: a system call that waits |
@@ -14,6 +15,8 @@
 
 Who waits for the GIL wakes up once in each switch interval, to ask for it: so the hub's thread waited for it at most as
 long as it woke up often, and at least as long as it woke up more often than its loop turned.
+
+A slice of several causes goes to the one with most of its time, if that is clear; `parts` tells how it divides.
 
 Every figure that was read before or after the slice, not at its edge, is a bound; the one that favours the
 code is used.
@@ -29,9 +32,8 @@ if TYPE_CHECKING:
     from profiler.usage import Usage
 
 _MAJORITY = 0.6  # of the samples' weight: under that they disagree
-
-
 _CROWDED = 0.1  # the same, where nothing but the GIL speaks against the code: who had that may have had no CPU
+_LEAST_PART_S = 1e-6  # less is a rounding error
 _HANDOVERS = 3  # wake-ups of the hub while the watchdog takes the GIL and gives it back: up to three were seen
 _OVERLOADED = 0.2  # of the slice one of our threads was without a CPU: this machine had too much to do
 
@@ -43,6 +45,7 @@ class Kind(enum.Enum):
     LET_GO = "late, but before it could ask: the code let go of it, by a call that does"
     ASKED = "late by the switch interval: bytecode gave it up when asked"
     HELD = "late by several intervals: C code held it"
+    CROWDED = "late by several, in which the hub had no CPU: whoever held it could not let go"
     FROZEN = "late by several, without waking up to ask: the process was stopped, or its processor taken away"
     INSIDE = "in the collector, which bytecode seldom is when asked: called from C code"
 
@@ -62,6 +65,7 @@ class Shares(NamedTuple):
     gil_most_s: float = 0.0
     shut_out_s: float = 0.0  # the watchdog did
     alone: bool = True  # no other thread was in code of the application
+    faults: int = 0  # pages that the process waited for the disk to bring
 
 
 class Verdict(NamedTuple):
@@ -108,9 +112,12 @@ def shares(
         cpu_most_s = min(cpu_most_s, end.cpu_s - first.cpu_s + first.at_s - start_s)
         starved_s = min(starved_s, end.wait_s - first.wait_s + first.at_s - start_s)
     starved_s += stolen_s
+    cpu_least_s = max(0.0, cpu_least_s - stolen_s)  # the kernel may have taken it for work of the thread
     overload_s = starved_s + own_wait_s
     starved_s = min(starved_s, max(0.0, length_s - cpu_least_s - blocked_s))
-    wakes = end.wakes - before.wakes
+    wakes = naps = end.wakes - before.wakes
+    if first is not None:  # since when it cannot have napped more often than there was time to
+        naps = min(naps, first.wakes - before.wakes + int((end.at_s - first.at_s) / interval_s))
     return Shares(
         length_s,
         cpu_least_s,
@@ -120,10 +127,11 @@ def shares(
         overload_s,
         gc_s,
         others_s=end.others_s - before.others_s,
-        gil_least_s=min(length_s, max(0, wakes - (end.turns - before.turns) - _HANDOVERS) * interval_s),
+        gil_least_s=min(length_s, max(0, naps - (end.turns - before.turns) - _HANDOVERS) * interval_s),
         gil_most_s=min(length_s, wakes * interval_s),
         shut_out_s=shut_out_s,
         alone=alone,
+        faults=end.faults - before.faults,
     )
 
 
@@ -141,7 +149,7 @@ def judge(
     `sees_waits` False: the kernel does not say who was starved, so what is off the CPU stays unknown.
     `convoy`: it is one. `polled`: it is no slice, but what the hub took to go on after a poll.
     """
-    machine_s = share.starved_s + weights.get(Kind.FROZEN, 0.0)
+    machine_s = _machine_s(share, weights)
     left_s = share.length_s - machine_s
     on_cpu = share.cpu_most_s >= left_s / 2
     if share.gc_s >= share.length_s / 2 and left_s >= threshold_s:
@@ -189,18 +197,67 @@ def _waited_for_somebody_starved(share: Shares, threshold_s: float) -> bool:
 
 
 def _own_cause(share: Shares, own_s: float, weights: dict[Kind, float], sees_waits: bool) -> str:
-    enough_s = _MAJORITY * sum(weights.values())
-    if not enough_s:
-        return "unknown"
+    python_s, native_s = _on_cpu(share, weights)
     if share.cpu_least_s >= own_s / 2:
-        if weights[Kind.ASKED] >= enough_s:
-            return "python"
-        in_c_s = weights[Kind.FREE] + weights[Kind.HELD] + weights[Kind.INSIDE]
-        return "native" if in_c_s >= enough_s else "unknown"
-    free_s = weights[Kind.FREE] + weights[Kind.LET_GO]
+        enough_s = _MAJORITY * (python_s + native_s + weights[Kind.CROWDED])
+        if not enough_s or max(python_s, native_s) < enough_s:
+            return "unknown"
+        return "python" if python_s > native_s else "native"
     if share.cpu_most_s >= own_s / 2 or not sees_waits:
         return "unknown"
+    free_s = weights[Kind.FREE] + weights[Kind.LET_GO]
     # With the GIL, unless it was waiting for that.
-    waited = share.gil_least_s >= own_s / 2 or share.overload_s >= _CROWDED * share.length_s
+    waited = share.gil_least_s >= own_s / 2 or is_crowded(share)
     with_it_s = 0.0 if waited else weights[Kind.HELD]
-    return "blocking" if free_s >= enough_s or with_it_s >= enough_s else "unknown"
+    # Who gave the GIL up when asked was on the CPU.
+    enough_s = _MAJORITY * (sum(weights.values()) - weights[Kind.ASKED])
+    return "blocking" if enough_s and max(free_s, with_it_s) >= enough_s else "unknown"
+
+
+def is_crowded(share: Shares) -> bool:
+    """Whether the machine had too much to do for conclusions from how long somebody took."""
+    return share.overload_s >= _CROWDED * share.length_s
+
+
+def _on_cpu(share: Shares, weights: dict[Kind, float]) -> tuple[float, float]:
+    """What samples of code on the CPU stand for: in bytecode, in C."""
+    in_c_s = weights[Kind.FREE] + weights[Kind.HELD] + weights[Kind.INSIDE]
+    return weights[Kind.ASKED], max(0.0, in_c_s - share.blocked_s)
+
+
+def _machine_s(share: Shares, weights: dict[Kind, float]) -> float:
+    machine_s = share.starved_s + weights[Kind.FROZEN]
+    if share.faults:
+        # Who waits for a page keeps the GIL if they had it; without it the call waits as for any other file.
+        machine_s += min(weights[Kind.HELD], max(0.0, share.length_s - share.cpu_most_s - machine_s))
+    return machine_s
+
+
+def parts(share: Shares, weights: dict[Kind, float], *, sees_waits: bool, polled: bool = False) -> dict[str, float]:
+    """How a slice divides by cause, in seconds that add up to its length; parts of nothing are left out."""
+    left_s = share.length_s
+    split: dict[str, float] = {}
+
+    def take(cause: str, seconds: float) -> None:
+        nonlocal left_s
+        seconds = min(left_s, seconds)
+        if seconds > _LEAST_PART_S:
+            split[cause] = split.get(cause, 0.0) + seconds
+            left_s -= seconds
+
+    machine_s = _machine_s(share, weights)
+    take("starved", machine_s)
+    take("gc", share.gc_s)
+    if sees_waits:
+        take("gil", _gil_s(share, weights, machine_s, polled=polled))
+    cpu_s = min(left_s, max(0.0, share.cpu_most_s - share.gc_s))
+    python_s, native_s = _on_cpu(share, weights)
+    if python_s + native_s:
+        take("python", cpu_s * python_s / (python_s + native_s))
+        take("native", cpu_s * native_s / (python_s + native_s))
+    else:
+        take("unknown", cpu_s)
+    if weights[Kind.FREE] + weights[Kind.LET_GO] + weights[Kind.HELD]:
+        take("blocking", left_s)
+    take("unknown", left_s)
+    return split

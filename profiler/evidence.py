@@ -7,12 +7,11 @@ A sample is certain when the stack is of what took the time: the watchdog came o
 the GIL and got it as soon as the code could give it, or the collector was at work. When it came late because
 C code held the GIL, an operator before the call that is seen may have done that (bytecode.py).
 When the GIL was let go of before it was asked for, the code is at the call that let go, perhaps long past the
-one that took the time.
-The line is exact when a certain sample shows it, and no more than its function's time came after the last
-sample.
-Samples that are not certain still name a line of the application, not exactly. Without any, a slice that used
-the CPU is named by where the greenlet yielded in the end, if the application was on the stack then; any other
-by nothing.
+one that took the time. When the watchdog had no CPU, so is the code wherever it is, unless it is where it was before.
+The line is exact when certain samples show it for as long as nothing is certain of the rest of the slice.
+Samples that are not certain still name a line of the application, not exactly. A place that samples of more than half
+of the time speak against is not named. Without any sample, a slice that used the CPU is named by where the greenlet
+yielded in the end, if the application was on the stack then and the machine had CPUs to spare; any other by nothing.
 Pure: no clock, no threads.
 """
 
@@ -48,6 +47,7 @@ class Sample(NamedTuple):
     age_s: float  # of the slice
     late_s: float  # beyond the time asked for, without what the run queue took
     own_wait_s: float  # that: the watchdog was awake, but had no CPU
+    hub_wait_s: float  # so was the hub, since the last reading
     wakes: int  # how often it got a CPU since it went to sleep
     look: Look
     blocked: bool  # the hub's thread slept just then: in a system call, or waiting for the GIL
@@ -70,7 +70,10 @@ class Sample(NamedTuple):
         if self.late_s <= HELD_INTERVALS * switch_interval_s:
             return Kind.ASKED
         # Who waits for the GIL wakes up in each interval to ask for it again.
-        return Kind.HELD if self.wakes >= self.late_s / switch_interval_s / 2 else Kind.FROZEN
+        if self.wakes < self.late_s / switch_interval_s / 2:
+            return Kind.FROZEN
+        crowded = self.late_s - self.hub_wait_s <= HELD_INTERVALS * switch_interval_s
+        return Kind.CROWDED if crowded else Kind.HELD
 
 
 class Evidence:
@@ -135,7 +138,7 @@ class Judge:
             gc_s=record.gc_s,
             stolen_s=stolen_s,
             own_wait_s=own_wait_s,
-            blocked_s=sum(view.weight_s for view in views if view.sample.blocked and view.kind is Kind.FREE),
+            blocked_s=sum(view.seen_s for view in views if view.sample.blocked and view.kind is Kind.FREE),
             interval_s=interval_s,
             alone=all(view.sample.alone for view in views),
             shut_out_s=sum(overlap_s for overlap_s, _ in overlaps),
@@ -148,29 +151,49 @@ class Judge:
             convoy=record.members > 1,
             polled=record.polled,
         )
+        finding = self._place(record, views, verdict, share, overlaps)
+        finding.parts = causes.parts(share, by_kind, sees_waits=self._sees_waits, polled=record.polled)
+        return finding
+
+    def _place(
+        self,
+        record: Slice,
+        views: list[_View],
+        verdict: causes.Verdict,
+        share: causes.Shares,
+        overlaps: list[tuple[float, Wait]],
+    ) -> Finding:
         if verdict.cause == "gc" and record.collected:
             return self._named(record, record.collected, verdict, exact=True)
         if verdict.cause == "gil":
             return self._held_by_another(record, verdict, overlaps)
-        if verdict.cause == "unknown" and not verdict.on_cpu:
-            # It waited, perhaps for somebody else: where, is no line's fault.
+        if verdict.cause == "unknown" and share.cpu_least_s < self._threshold_s:
+            # It may have waited for somebody else: where, is no line's fault.
             return Finding(record, NOWHERE, {0: record.length_s}, (), verdict, exact=False)
-        return _weigh(views, record, verdict, self._application) or self._unseen(record, verdict, share)
+        found = _weigh(views, record, verdict, self._application)
+        return found or self._unseen(record, verdict, share, seen=bool(views))
 
     def _views(self, samples: list[Sample], interval_s: float) -> list[_View]:
-        return [
-            self._view(sample, sample.kind(interval_s), weight_s)
-            for sample, weight_s in zip(samples, _weights(samples), strict=True)
-        ]
+        views: list[_View] = []
+        for sample, weight_s in zip(samples, _weights(samples), strict=True):
+            views.append(self._view(sample, sample.kind(interval_s), weight_s, views[-1] if views else None))
+        return views
 
-    def _view(self, sample: Sample, kind: Kind, weight_s: float) -> _View:
-        if kind is Kind.HELD:
-            stack, certain = self._held_at(sample.look)
-            # Without a CPU the watchdog could not ask in time: the code may be long past what held the GIL.
-            certain = certain and sample.own_wait_s <= WAIT_TOLERATED_S
-        else:
-            stack, certain = sample.stack, kind not in (Kind.LET_GO, Kind.FROZEN)
-        return _View(sample, kind, weight_s, self._application.innermost(stack), stack, certain)
+    def _view(self, sample: Sample, kind: Kind, weight_s: float, before: _View | None) -> _View:
+        stack, certain = sample.stack, kind not in (Kind.LET_GO, Kind.FROZEN, Kind.CROWDED)
+        if kind in (Kind.HELD, Kind.CROWDED):
+            stack, sure = self._held_at(sample.look)
+            certain = certain and sure
+        place = self._application.innermost(stack)
+        if kind is Kind.CROWDED and place != self._application.innermost(sample.stack):
+            place = None  # bytecode or C: they accuse different lines
+        # Without a CPU the watchdog could not look in time: the code may be long past what it did until then.
+        seen_s = weight_s
+        if sample.own_wait_s > WAIT_TOLERATED_S:
+            unmoved = before is not None and _where(before.place, before.stack) == _where(place, stack)
+            certain = certain and unmoved
+            seen_s = weight_s if unmoved else max(0.0, weight_s - sample.own_wait_s)
+        return _View(sample, kind, weight_s, seen_s, place, stack, certain)
 
     def _held_at(self, look: Look) -> tuple[Stack, bool]:
         """Where the C code was entered that held the GIL; whether that is certain."""
@@ -201,17 +224,24 @@ class Judge:
         lines = {shown.line: record.length_s}
         return Finding(record, shown, lines, stack, verdict, exact=exact, library=place is None, holder=holder)
 
-    def _unseen(self, record: Slice, verdict: causes.Verdict, share: causes.Shares) -> Finding:
-        # Who used the CPU is most likely still in the same function; who did not may have waited for the GIL.
-        worked = share.cpu_least_s >= self._threshold_s
+    def _unseen(self, record: Slice, verdict: causes.Verdict, share: causes.Shares, *, seen: bool) -> Finding:
+        # Who used the CPU is most likely still in the same function, if only the GIL kept the watchdog from seeing
+        # it; who did not use it may have waited for the GIL.
+        worked = share.cpu_least_s >= self._threshold_s and not seen and not causes.is_crowded(share)
         place = (self._application.innermost(record.yielded) if worked else None) or NOWHERE
         return Finding(record, place, {place.line: record.length_s}, record.yielded, verdict, exact=False)
+
+
+def _where(place: Place | None, stack: Stack) -> object:
+    """The function, but not its line: a loop has many."""
+    return place._replace(line=0) if place else [code for code, _ in stack]
 
 
 class _View(NamedTuple):
     sample: Sample
     kind: Kind
     weight_s: float
+    seen_s: float  # of that, what is known to have been spent where it was seen
     place: Place | None  # the application's, if it was on the stack
     stack: Stack  # the sample's, or where it is likelier to have been
     certain: bool  # it is of what took the time, and not of what came after it
@@ -220,7 +250,8 @@ class _View(NamedTuple):
 def _weigh(views: list[_View], record: Slice, verdict: causes.Verdict, application: Application) -> Finding | None:
     """The finding of most weight; None when no view is worth naming."""
     # What is not certain may name a line of the application, not exactly; never one of a library.
-    usable = [view for view in views if view.certain] or [view for view in views if view.place]
+    certain = [view for view in views if view.certain]
+    usable = certain or [view for view in views if view.place]
     if not usable:
         return None
     places = [view.place or application.in_library(view.stack) for view in usable]
@@ -233,10 +264,13 @@ def _weigh(views: list[_View], record: Slice, verdict: causes.Verdict, applicati
     for place, view in zip(places, usable, strict=True):
         if place._replace(line=0) == chosen:
             lines[place.line] = lines.get(place.line, 0.0) + view.weight_s
+    # What the others say must not speak against it.
+    agreeing_s = sum(view.weight_s for view in views if view.place and view.place._replace(line=0) == chosen)
+    if max(functions[chosen], agreeing_s) < sum(view.weight_s for view in views) / 2:
+        return None
     named = chosen._replace(line=max(lines, key=lambda line: lines[line]))
     shown = usable[max(range(len(usable)), key=lambda i: (places[i] == named, usable[i].weight_s))]
-    unsampled_s = record.length_s - views[-1].sample.age_s
-    exact = shown.certain and functions[chosen] >= unsampled_s
+    exact = bool(certain) and functions[chosen] >= record.length_s - sum(functions.values())
     return Finding(record, named, lines, shown.stack, verdict, exact=exact, library=shown.place is None)
 
 

@@ -71,7 +71,7 @@ def capture_running(frame: FrameType | None, *, held: bool = False) -> Look:
     collecting = frame is not None and frame.f_code.co_name == "on_gc" and frame.f_code.co_filename == _COLLECTOR
     if collecting and frame is not None:
         frame = frame.f_back
-    if frame is None or (frame.f_code.co_filename.startswith(_OWN) and frame.f_code.co_filename not in _DOORS):
+    if frame is None or _is_ours(frame):
         return NOTHING
     caller = frame.f_back
     return Look(
@@ -81,6 +81,14 @@ def capture_running(frame: FrameType | None, *, held: bool = False) -> Look:
         collecting,
         callees(frame) if held else (),
     )
+
+
+def _is_ours(frame: FrameType) -> bool:
+    named: FrameType | None = frame
+    while named is not None and named.f_code.co_filename.startswith("<"):  # made by a named tuple of ours, perhaps
+        named = named.f_back
+    file = named.f_code.co_filename if named is not None else ""
+    return file.startswith(_OWN) and file not in _DOORS
 
 
 def place_at(stack: Stack, index: int) -> Place:

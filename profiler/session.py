@@ -160,7 +160,7 @@ class Session:
         self._start_pulse()
         self._watchdog.start()
         if self._writer is not None:
-            self._writer.start()
+            self._writer.start(self._watchdog.glance)
 
     def close(self) -> None:
         """Restore the tracer, write the rest, stop the threads. Blocks for some ms; doing it twice does nothing."""

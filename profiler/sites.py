@@ -33,7 +33,7 @@ _Key = tuple[str, str, int, int, bool]  # file, function, its first line, line o
 class Finding:
     """What is known of one slow slice."""
 
-    __slots__ = ("exact", "holder", "library", "lines", "place", "record", "stack", "verdict")
+    __slots__ = ("exact", "holder", "library", "lines", "parts", "place", "record", "stack", "verdict")
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Finding:
         self.exact = exact
         self.library = library  # no line of the application was running
         self.holder = holder  # the thread that had the GIL, if it was another than the hub's
+        self.parts: dict[str, float] = {}  # its seconds by cause, as far as they are known (causes.parts)
 
     @property
     def by_function(self) -> bool:
@@ -70,7 +71,8 @@ class _Site:
         self.busy = Histogram()
         self.harm_s = 0.0
         self.victims = 0
-        self.causes: dict[str, float] = {}
+        self.causes: dict[str, float] = {}  # the seconds of slices, each by its cause
+        self.parts: dict[str, float] = {}  # the same, but each slice divided
         self.routes: set[str] = set()
         self.lines: dict[int, float] = {}
         self.stack: Stack = ()
@@ -86,6 +88,8 @@ class _Site:
         self.victims += record.victims
         cause = finding.verdict.cause
         self.causes[cause] = self.causes.get(cause, 0.0) + record.length_s
+        for part, seconds in finding.parts.items():
+            self.parts[part] = self.parts.get(part, 0.0) + seconds
         if len(self.routes) < MAX_ROUTES:
             self.routes.add(record.span.route if record.span else HUB_ROUTE)
         for line, weight_s in finding.lines.items():
@@ -160,7 +164,9 @@ def _key(finding: Finding) -> _Key:
 
 
 def _placeless(finding: Finding) -> Finding:
-    return Finding(finding.record, Place("", 0, OTHER_SITES, 0), {}, (), finding.verdict, exact=False)
+    placeless = Finding(finding.record, Place("", 0, OTHER_SITES, 0), {}, (), finding.verdict, exact=False)
+    placeless.parts = finding.parts
+    return placeless
 
 
 def _line(key: _Key, site: _Site, *, told: bool = False) -> dict[str, Any]:
@@ -176,6 +182,7 @@ def _line(key: _Key, site: _Site, *, told: bool = False) -> dict[str, Any]:
         "harm_s": site.harm_s,
         "victims": site.victims,
         "causes": site.causes,
+        "parts": {part: round(seconds, 6) for part, seconds in site.parts.items()},
         "routes": sorted(site.routes),
         # The source may have changed by the time of the report.
         "lines": [[line, weight_s, linecache.getline(file, line).strip()] for line, weight_s in site.lines.items()],

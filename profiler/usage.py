@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import time
+from resource import RUSAGE_SELF, getrusage
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiler.native import get_ident, get_native_id
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _FILE_BYTES = 128  # holds three 64-bit numbers, or a pid, a name and a state, or the sums of all CPUs' times
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+STOLEN_STEP_S = 1 / _TICKS_A_SECOND
 
 
 class Usage(NamedTuple):
@@ -35,6 +37,7 @@ class Usage(NamedTuple):
     others_s: float = 0.0  # all other threads of the process, on a CPU
     wakes: int = 0  # how often the hub's thread got a CPU
     turns: int = 0  # of the loop, each of which may wake it once
+    faults: int = 0  # how often a thread of the process waited for the disk to bring a page
 
 
 class Own(NamedTuple):
@@ -65,7 +68,8 @@ class Meter:
         turns = self.turns()
         wait_s, wakes = _schedstat(self._hub_fd)  # first: it gives the GIL up
         cpu_s, others_s = self.cpu()
-        return Usage(time.perf_counter(), cpu_s, wait_s, others_s, wakes, turns)
+        faults = getrusage(RUSAGE_SELF).ru_majflt
+        return Usage(time.perf_counter(), cpu_s, wait_s, others_s, wakes, turns, faults)
 
     def cpu(self) -> tuple[float, float]:
         """Of the hub's thread, and of all others, in seconds; never gives the GIL up."""
@@ -77,7 +81,7 @@ class Meter:
         return _schedstat(self._own_fd)
 
     def stolen_s(self) -> float:
-        """Of all CPUs together; about 11 us."""
+        """Of all CPUs together, in steps of `STOLEN_STEP_S`; about 11 us."""
         try:
             return int(os.pread(self._machine_fd, _FILE_BYTES, 0).split()[8]) / _TICKS_A_SECOND
         except (OSError, IndexError, ValueError):

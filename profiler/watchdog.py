@@ -5,6 +5,8 @@ that a slice which reaches the whole has samples. A sample that a switch has ove
 the thread woke is evidence too, since it needs the GIL to wake (causes.py). When the hook has finished a slow
 slice, its samples are weighed (evidence.py) and it joins its site (sites.py).
 
+Another thread of ours may get the GIL before it, and let the hub go on: so such a thread has a `glance` for it.
+
 Cost: a look every 5 ms takes 0.8 % of a core while there is traffic, and every 15 ms 0.45 % when there is none. It
 needs `sys._current_frames` and the GIL: no signals, nothing raised into a greenlet.
 Limits: a slice that ends before the thread gets to run (a C call that holds the GIL and returns just before a
@@ -16,15 +18,15 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from profiler.evidence import Evidence, Judge, Sample
-from profiler.frames import capture_running
+from profiler.frames import Look, capture_running
 from profiler.hook import SETTLE_S
 from profiler.model import Slice, Span
 from profiler.native import get_ident, sleep, start_thread
 from profiler.threads import Others, Wait
-from profiler.usage import Own
+from profiler.usage import STOLEN_STEP_S, Own
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +45,18 @@ STOLEN_EVERY_S = 0.05  # the machine's stolen time is read so often: 11 us each
 STOP_TIMEOUT_S = 1.0  # many ticks; a thread that does not stop within it is not waited for
 
 
+class _Glance(NamedTuple):
+    """At the hub's stack, while the watchdog waited for the GIL."""
+
+    start_s: float  # of the slice
+    at_s: float
+    late_s: float  # for so long the watchdog had waited
+    look: Look
+    alone: bool  # as in Sample
+
+
 class Watchdog:
-    """Made in the hub's thread; all but `start` and `stop` runs in the watchdog's."""
+    """Made in the hub's thread; all but `start`, `stop` and `glance` runs in the watchdog's."""
 
     def __init__(
         self,
@@ -67,10 +79,12 @@ class Watchdog:
         self._sample_from_s = threshold_s / 4
         self._tick_s = min(max(threshold_s / 2, SHORTEST_TICK_S), LONGEST_TICK_S)
         self._idle_tick_s = min(3 * self._tick_s, LONGEST_TICK_S)
-        self._hub_ident = get_ident()
+        self._hub_ident = self._ident = get_ident()
         self._usage: Usage = meter.read()  # the latest reading of the hub
         self._idle_s = 0.0  # when it was last seen to have done nothing since that reading
-        self._own = Own()  # the latest reading of this thread
+        self._own = self._asleep = Own()  # the latest reading of this thread, and that before it went to sleep
+        self._due_s = float("inf")  # when it is to wake up
+        self._glance: _Glance | None = None  # the first since then
         self._evidence = self._earlier = Evidence(0.0, self._usage, self._own)  # of this slice; of the one seen before
         self._turn_evidence = self._earlier_turn = self._evidence  # of this turn of the loop; of the one seen before
         self._stolen_s = meter.stolen_s()  # the latest reading of that, and when it is to be read again
@@ -93,17 +107,36 @@ class Watchdog:
             self._resolve()
             self._settle(float("inf"))
 
+    def glance(self) -> None:
+        """Look at the hub's stack if the watchdog is late to; for another thread of ours that has just got the GIL.
+
+        Until then C code of the hub may have held it, and when the watchdog gets it the hub may be long past that.
+        """
+        start_s, polling, _ = self._peek()
+        now_s = time.perf_counter()
+        late_s = now_s - self._due_s
+        if polling or late_s <= 0.0 or self._glance is not None or now_s - start_s < self._sample_from_s:
+            return
+        frames = sys._current_frames()  # noqa: SLF001 - the documented way
+        look = capture_running(frames.get(self._hub_ident), held=True)
+        alone = self._judge.is_alone(frames, (self._hub_ident, self._ident, get_ident()))
+        frames.clear()
+        if look.stack and self._peek()[0] == start_s:
+            self._glance = _Glance(start_s, now_s, late_s, look, alone)
+
     def _run(self) -> None:
+        self._ident = get_ident()
         self._meter.watch_this_thread()
-        self._others = Others(self._hub_ident, get_ident())
+        self._others = Others(self._hub_ident, self._ident)
         pause_s = self._tick_s
         while not self._stopping:
-            self._own = self._meter.own()
-            due_s = time.perf_counter() + pause_s
+            self._own = self._asleep = self._meter.own()
+            self._due_s = time.perf_counter() + pause_s
             sleep(pause_s)
             woke_s = time.perf_counter()
+            late_s, self._due_s = max(0.0, woke_s - self._due_s), float("inf")
             try:
-                pause_s = self._look(woke_s, max(0.0, woke_s - due_s))
+                pause_s = self._look(woke_s, late_s)
                 if woke_s >= self._stolen_due_s:  # after the look, which a slow slice may have waited for
                     self._stolen_due_s = woke_s + STOLEN_EVERY_S
                     self._stolen_s = self._meter.stolen_s()
@@ -121,11 +154,9 @@ class Watchdog:
         if turn_s != self._turn_evidence.start_s:
             self._earlier_turn = self._turn_evidence
             self._turn_evidence = Evidence(turn_s, before, self._own, self._stolen_s)
-        if start_s != self._evidence.start_s:
-            self._earlier = self._evidence
-            self._evidence = Evidence(start_s, before, self._own, self._stolen_s)
-            self._open_due_s = OPEN_S
-        elif polling:  # idle since the last look
+        if self._glance is not None:
+            self._begin(self._glance.start_s, before)
+        if not self._begin(start_s, before) and polling:  # idle since the last look
             self._idle_s = woke_s
             self._settle(woke_s)
             return self._tick_s if woke_s - start_s < IDLE_AFTER_S else self._idle_tick_s
@@ -137,6 +168,15 @@ class Watchdog:
         self._resolve()
         self._settle(woke_s)
         return pause_s
+
+    def _begin(self, start_s: float, before: Usage) -> bool:
+        """Gather evidence of the slice that began then; False if that goes on already."""
+        if start_s == self._evidence.start_s:
+            return False
+        self._earlier = self._evidence
+        self._evidence = Evidence(start_s, before, self._own, self._stolen_s)
+        self._open_due_s = OPEN_S
+        return True
 
     def _suspect(self, woke_s: float, late_s: float) -> None:
         """Note that this thread had to wait for the GIL, and who had it if that was another than the hub's."""
@@ -158,11 +198,15 @@ class Watchdog:
         frames: dict[int, FrameType] = {}
         if woke_s - min(turn_s, start_s) >= self._sample_from_s:
             frames = sys._current_frames()  # noqa: SLF001 - the documented way
+        glance, hub_wait_s = self._glance, self._usage.wait_s
+        if glance is not None:  # it waited once more, after that
+            late_s = min(late_s, woke_s - glance.at_s)
         # First the stack: reading figures gives the GIL up.
         look = capture_running(frames.get(self._hub_ident), held=late_s >= self._judge.gil_wait_s)
-        alone = not look.stack or self._judge.is_alone(frames, (self._hub_ident, get_ident()))
+        alone = not look.stack or self._judge.is_alone(frames, (self._hub_ident, self._ident))
         frames.clear()  # they would keep their locals alive
         if self._peek()[0] != start_s:  # a switch overtook us
+            self._read()
             return SHORTEST_TICK_S
         blocked = bool(look.stack) and self._meter.hub_is_blocked()
         slept = self._read()
@@ -173,6 +217,7 @@ class Watchdog:
                 age_s=age_s,
                 late_s=late_s - own_wait_s,
                 own_wait_s=own_wait_s,
+                hub_wait_s=self._usage.wait_s - hub_wait_s,
                 wakes=slept.wakes,
                 look=look,
                 blocked=blocked and not overtaken,
@@ -192,11 +237,28 @@ class Watchdog:
         return min(max(SHORTEST_TICK_S, age_s / 16), 2 * self._tick_s)
 
     def _read(self) -> Own:
-        """Read the meter; returns what this thread has had since it went to sleep."""
-        asleep = self._own
+        """Read the meter; returns what this thread has had since it went to sleep. A glance becomes a sample."""
+        hub_wait_s = self._usage.wait_s
         self._usage = self._meter.read()
         self._own = self._meter.own()
-        return Own(self._own.wait_s - asleep.wait_s, self._own.wakes - asleep.wakes)
+        slept = Own(self._own.wait_s - self._asleep.wait_s, self._own.wakes - self._asleep.wakes)
+        glance, self._glance = self._glance, None
+        if glance is not None:
+            own_wait_s = min(glance.late_s, slept.wait_s)
+            sample = Sample(
+                age_s=glance.at_s - glance.start_s,
+                late_s=glance.late_s - own_wait_s,
+                own_wait_s=own_wait_s,
+                hub_wait_s=self._usage.wait_s - hub_wait_s,
+                wakes=slept.wakes,
+                look=glance.look,
+                blocked=False,
+                alone=glance.alone,
+            )
+            for evidence in (self._evidence, self._earlier):
+                if evidence.start_s == glance.start_s:
+                    evidence.add(sample)
+        return slept
 
     def _resolve(self) -> None:
         """Find a place and a cause for each slice that the hook has finished."""
@@ -219,7 +281,10 @@ class Watchdog:
 
     def _find(self, record: Slice, evidence: Evidence) -> Finding:
         own_wait_s = self._own.wait_s - evidence.own.wait_s
-        return self._judge.find(record, evidence, own_wait_s, self._meter.stolen_s() - evidence.stolen_s, self._waits)
+        stolen_s = self._meter.stolen_s() - evidence.stolen_s
+        # A part of a step is not shown, which may be anybody's.
+        stolen_s += STOLEN_STEP_S if stolen_s else 0.0
+        return self._judge.find(record, evidence, own_wait_s, stolen_s, self._waits)
 
     def _settle(self, now_s: float) -> None:
         """Harm is still added to a slice after its end, while those behind it get their turn."""

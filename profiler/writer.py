@@ -25,7 +25,7 @@ from profiler.native import Signal, sleep, start_thread
 from profiler.retention import MAX_FILE_AGE_S, MAX_FILE_BYTES, file_name, prune
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from profiler.flight import Flight
     from profiler.sites import SiteTable
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 FLUSH_S = 1.0  # what a killed worker may lose of its slow slices
 STOP_TIMEOUT_S = 2.0  # for the last flush to a slow disk; then the process ends without it
 MAX_HANDED_OVER = 3  # half a minute, for a disk that blocks; one of 200 busy routes takes 6 MB
+
+
+def _no_glance() -> None:
+    """Nobody else has to look."""
 
 
 class Source(Protocol):
@@ -60,6 +64,7 @@ class Writer:
         self._cut = False  # the file ends in the middle of a line
         self._wake = Signal()
         self._stopping = False
+        self._glance: Callable[[], None] = _no_glance
         self._done: Signal | None = None
         self._host = socket.gethostname()
         self._parts: list[str] = []  # the files of this writer that are kept, in order
@@ -107,8 +112,9 @@ class Writer:
         self._table.retell()  # each file is to be read without those before it
         return fd
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, glance: Callable[[], None] = _no_glance) -> None:
+        """Start the thread, which calls `glance` whenever it has just got the GIL."""
+        self._glance = glance
         self._done = start_thread(self._run)
 
     def hand_over(self, source: Source) -> None:
@@ -139,6 +145,7 @@ class Writer:
         prune(self._directory, self._host, self._parts)
         while True:
             self._wake.wait(FLUSH_S)
+            self._glance()
             stopping = self._stopping  # read before the flush, so that the last one is complete
             self._flush()
             if stopping:
@@ -154,6 +161,7 @@ class Writer:
             for line in source.lines():
                 lines.append(line)
                 sleep(0)  # the hub may want the GIL: a line takes up to 0.2 ms to make
+                self._glance()
         if self._is_full():
             self._rotate()
         lines += self._table.take()
@@ -190,6 +198,7 @@ class Writer:
         try:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
+                self._glance()
             self._lost = 0
             self._cut = self._header_due = False
         except OSError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from profiler.causes import Kind, Shares, Verdict, judge, shares
+from profiler.causes import Kind, Shares, Verdict, judge, parts, shares
 from profiler.usage import Usage
 
 THRESHOLD_MS = 10
@@ -22,6 +22,7 @@ def split(
     gil: tuple[float, float] = (0.0, 0.0),
     shut_out: float = 0.0,
     alone: bool = True,
+    faults: int = 0,
 ) -> Shares:
     """`gil`: the hub waited for it at least and at most so long."""
     return Shares(
@@ -37,6 +38,7 @@ def split(
         gil_most_s=gil[1] / 1000,
         shut_out_s=shut_out / 1000,
         alone=alone,
+        faults=faults,
     )
 
 
@@ -62,6 +64,11 @@ def verdict(share: Shares, samples_ms: dict[str, float], **options: bool) -> str
         (split(75, cpu=74, gc=70), {"inside": 74}, "gc"),
         (split(30, cpu=30), {}, "unknown"),
         (split(30, cpu=30), {"asked": 15, "held": 15}, "unknown"),  # samples that do not agree
+        (split(35, cpu=15, blocked=20), {"free": 20, "asked": 15}, "blocking"),  # a sleep, and a shorter loop
+        (split(35, cpu=20, blocked=15), {"free": 15, "asked": 20}, "python"),  # a loop, and a shorter sleep
+        (split(90, cpu=30, starved=40), {"crowded": 70, "asked": 15}, "unknown"),  # bytecode, or C code, without a CPU
+        (split(30, cpu=1, faults=3), {"held": 28}, "starved"),  # pages came from the disk
+        (split(30, cpu=1, blocked=28, faults=3), {"free": 28}, "blocking"),  # so they did, but the call let go
         (split(30, cpu=1, gil=(0, 10)), {"held": 28}, "blocking"),  # a sleep with the GIL
         (split(30, cpu=1, gil=(0, 30), alone=False), {"held": 28}, "blocking"),
         (split(30, cpu=1, gil=(20, 30)), {"held": 28}, "unknown"),  # it waited for the GIL, but whose?
@@ -84,6 +91,28 @@ def verdict(share: Shares, samples_ms: dict[str, float], **options: bool) -> str
 )
 def test_evidence_decides_the_cause(share: Shares, samples: dict[str, float], cause: str) -> None:
     assert verdict(share, samples) == cause
+
+
+@pytest.mark.parametrize(
+    ("share", "samples", "split_ms"),
+    [
+        (split(35, cpu=15, blocked=20), {"free": 20, "asked": 15}, {"python": 15, "blocking": 20}),
+        (split(50, cpu=30, starved=20), {"asked": 10, "held": 20}, {"starved": 20, "python": 10, "native": 20}),
+        (split(40, cpu=36, gc=30), {"inside": 38}, {"gc": 30, "native": 6, "blocking": 0, "unknown": 4}),
+        (split(30, cpu=1, gil=(20, 30), others=29), {"held": 28}, {"gil": 29, "native": 1}),
+        (split(30, cpu=1), {"frozen": 29}, {"starved": 29, "unknown": 1}),
+        (split(30, cpu=30), {}, {"unknown": 30}),
+    ],
+)
+def test_a_slice_divides_into_parts_that_add_up(
+    share: Shares, samples: dict[str, float], split_ms: dict[str, float]
+) -> None:
+    weights = {kind: samples.get(kind.name.lower(), 0.0) / 1000 for kind in Kind}
+    found = parts(share, weights, sees_waits=True)
+    assert {name: seconds * 1000 for name, seconds in found.items()} == pytest.approx(
+        {name: ms for name, ms in split_ms.items() if ms}
+    )
+    assert sum(found.values()) == pytest.approx(share.length_s)
 
 
 def test_without_the_kernels_figures_what_is_off_the_cpu_stays_unknown() -> None:
@@ -160,3 +189,15 @@ def test_time_that_a_hypervisor_took_is_nobodys_fault() -> None:
     share = split_of(1000, usage(1000, 0, 0), None, usage(1030, 2, 0), stolen=25)
     assert share.starved_s == pytest.approx(0.025)
     assert verdict(share, {"held": 28}) == "starved"
+
+
+def test_cpu_time_that_a_hypervisor_may_have_taken_is_not_held_against_the_code() -> None:
+    share = split_of(1000, usage(1000, 0, 0), None, usage(1030, 30, 0), stolen=30)
+    assert share.cpu_least_s == 0.0
+    assert verdict(share, {"held": 28}) == "starved"
+
+
+def test_wake_ups_after_the_watchdogs_reading_are_no_more_naps_than_there_was_time_for() -> None:
+    first = usage(1029, 0, 0, wakes=53, turns=41)
+    share = split_of(1000, usage(998, 0, 0, wakes=50, turns=40), first, usage(1030, 0, 0, wakes=59, turns=41))
+    assert share.gil_least_s == 0.0

@@ -53,11 +53,14 @@ def sample(
     offset: int = -1,
     caller_offset: int = -1,
     own_wait_ms: float = 0.0,
+    hub_wait_ms: float = 0.0,
     wakes: int = 10,
     callees: tuple[CodeType, ...] = (),
 ) -> Sample:
     look = Look(stack, offset, caller_offset, collecting=False, callees=callees)
-    return Sample(age_ms / 1000, late_ms / 1000, own_wait_ms / 1000, wakes, look, blocked=False, alone=True)
+    return Sample(
+        age_ms / 1000, late_ms / 1000, own_wait_ms / 1000, hub_wait_ms / 1000, wakes, look, blocked=False, alone=True
+    )
 
 
 def find(
@@ -248,3 +251,22 @@ def test_a_long_slice_keeps_a_bounded_number_of_samples_and_all_of_its_time() ->
 def test_a_line_that_waited_for_a_reason_unknown_is_not_named() -> None:
     found = find([sample(28, at(handler, 1), late_ms=27)], cpu_ms=1, wakes=9)
     assert (found.verdict.cause, found.place.file) == ("unknown", "")
+
+
+def test_a_hub_without_a_cpu_may_have_been_in_bytecode_or_in_c_code() -> None:
+    found = find([sample(28, at(helper, 1), late_ms=25, hub_wait_ms=20)])
+    assert (found.verdict.cause, found.place.function, found.exact) == ("unknown", "helper", False)
+
+
+def test_where_a_watchdog_without_a_cpu_found_the_hub_is_not_where_it_was_until_then() -> None:
+    # `json` stands for the server, which goes on after the handler.
+    seen_too_late = [sample(4, at(handler, 3)), sample(28, at(json.dumps, 50), own_wait_ms=20)]
+    found = find(seen_too_late, library_prefixes=[str(Path(json.__file__).parent)])
+    assert (found.place.file, found.exact) == ("", False)
+    still_there = find([sample(4, at(handler, 3)), sample(28, at(handler, 3), own_wait_ms=20)])
+    assert (still_there.place.function, still_there.exact) == ("handler", True)
+
+
+def test_the_parts_of_a_slice_are_kept_beside_its_cause() -> None:
+    parts = find([sample(28, at(handler, 1), late_ms=INTERVAL_MS)], length_ms=30, cpu_ms=20).parts
+    assert parts == pytest.approx({"python": 0.02, "unknown": 0.01})

@@ -8,12 +8,13 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gevent.hub
 import pytest
 
 from profiler import hook, wsgi
-from profiler.frames import MAX_DEPTH, Application, Stack, capture, describe
+from profiler.frames import MAX_DEPTH, NOTHING, Application, Stack, capture, capture_running, describe
 
 
 def here() -> Stack:
@@ -96,3 +97,11 @@ def test_without_a_line_of_the_application_the_middleware_is_not_named() -> None
     server = compile("pass", os.path.join(sysconfig.get_path("purelib"), "framework", "app.py"), "exec")
     stack = ((server, 1), (outermost, 1))
     assert Application().in_library(stack).file == server.co_filename
+
+
+def test_a_named_tuple_that_the_profiler_makes_is_the_profiler_at_work() -> None:
+    namespace: dict[str, Any] = {"look": lambda: capture_running(sys._getframe(1))}
+    exec(compile("def made(): return look()", "<string>", "exec"), namespace)
+    assert namespace["made"]() != NOTHING
+    exec(compile("def calls(made): return made()", hook.__file__, "exec"), namespace)
+    assert namespace["calls"](namespace["made"]) == NOTHING
