@@ -18,6 +18,8 @@ TOP_ROUTES = 5
 TOP_SLOWEST = 3
 TOP_MOMENTS = 2  # of up to six lines each
 TOP_SLICES = 3  # of a moment
+WORTH_SPLITTING = 0.2  # of a site's time, by another cause than its own: less is what any call costs beside
+_INNOCENT = {"starved": "a machine without a free CPU", "gil": "other threads that kept the GIL"}
 
 
 def render(report: dict[str, Any]) -> str:
@@ -86,13 +88,14 @@ def _sites(report: dict[str, Any]) -> list[str]:
         many = ("some " if together else "") + _many(number, "more line") if number else "further lines"
         harm_ms, busy_ms = sum(site["harm_ms"] for site in further), sum(site["busy_ms"]["total"] for site in further)
         lines.append(f"  and {many}, {_ms(busy_ms)} in all, which delayed requests by {_ms(harm_ms)} (--format html)")
-    innocent = [site for site in report["sites"] if site["innocent"]]
-    if innocent:
-        count = sum(site["count"] for site in innocent)
-        total = sum(site["busy_ms"]["total"] for site in innocent)
-        lines.append(
-            f"  not to blame: {_many(count, 'slice')}, {_ms(total)}, made long by a machine without a free CPU"
-        )
+    for cause, why in _INNOCENT.items():
+        innocent = [
+            site for site in report["sites"] if site["innocent"] and (site["cause"] == "gil") == (cause == "gil")
+        ]
+        if innocent:
+            count = sum(site["count"] for site in innocent)
+            total = sum(site["busy_ms"]["total"] for site in innocent)
+            lines.append(f"  not to blame: {_many(count, 'slice')}, {_ms(total)}, made long by {why}")
     return lines
 
 
@@ -123,9 +126,21 @@ def _site(number: int, site: dict[str, Any]) -> list[str]:
     each = f"{_ms(busy['p50'])} (longest {_ms(busy['max'])}), {_ms(busy['total'])} in all"
     held = f"   {_many(site['count'], 'time')}, each {each}; in "
     lines.append(held + _short(site["routes"], WIDTH - len(held)))
+    lines += _split(site)
     lines += _wrap(f"-> {site['advice']}", "   ", "      ")
     allowed = site.get("allowed")
     return [*lines, *_wrap(allowed_text(allowed), "   ", "      ")] if allowed else lines
+
+
+def _split(site: dict[str, Any]) -> list[str]:
+    """How its time divides, where another cause than the one shown had much of it."""
+    parts, total_ms = site["split_ms"], sum(site["split_ms"].values())
+    if site["cause"] == "convoy" or all(
+        ms < WORTH_SPLITTING * total_ms for part, ms in parts.items() if part != site["cause"]
+    ):
+        return []
+    shown = ", ".join(f"{part} {ms / total_ms:.0%}" for part, ms in parts.items() if ms >= total_ms / 100)
+    return [f"   of that {shown}"]
 
 
 def allowed_text(allowed: dict[str, Any]) -> str:

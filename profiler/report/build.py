@@ -113,6 +113,7 @@ def _site(key: SiteKey, site: Site) -> dict[str, Any]:
         "routes": sorted(site.routes),
         "count": site.count,
         "busy_ms": {"total": _ms(site.busy_s), **_quantiles(site.busy)},
+        "split_ms": {part: _ms(site.parts[part]) for part in sorted(site.parts, key=lambda part: -site.parts[part])},
         "harm_ms": _ms(site.harm_s),
         "victims": site.victims,
         "source": source,

@@ -99,7 +99,8 @@ class Site:
     busy: Sketch = field(default_factory=Sketch)
     harm_s: float = 0.0
     victims: int = 0
-    causes: dict[str, float] = field(default_factory=dict)
+    causes: dict[str, float] = field(default_factory=dict)  # the seconds of slices, each by its cause
+    parts: dict[str, float] = field(default_factory=dict)  # the same, but each slice divided
     routes: set[str] = field(default_factory=set)
     lines: dict[int, tuple[float, str]] = field(default_factory=dict)  # line: seconds, source
     stack: tuple[str, ...] = ()
@@ -118,8 +119,8 @@ class Site:
         self.busy.merge(other.busy)
         self.harm_s += other.harm_s
         self.victims += other.victims
-        for cause, seconds in other.causes.items():
-            self.causes[cause] = self.causes.get(cause, 0.0) + seconds
+        _add_up(self.causes, other.causes)
+        _add_up(self.parts, other.parts)
         self.add_routes(other.routes)
 
     def add_routes(self, routes: Iterable[str]) -> None:
@@ -133,6 +134,11 @@ class Site:
         if number in self.lines or len(self.lines) < MAX_SITE_LINES:
             before_s, before = self.lines.get(number, (0.0, ""))
             self.lines[number] = (before_s + weight_s, source or before)
+
+
+def _add_up(sums: dict[str, float], more: dict[str, float]) -> None:
+    for name, seconds in more.items():
+        sums[name] = sums.get(name, 0.0) + seconds
 
 
 def _rest_of_sites(key: SiteKey) -> SiteKey:
@@ -273,6 +279,8 @@ def add_site(line: dict[str, Any], worker: Worker, profile: Profile, *, only_tex
     library = line.get("library", False) is True
     busy_s, harm_s = _seconds(line["busy_s"]), _seconds(line["harm_s"])
     causes = {text(cause): _seconds(seconds) for cause, seconds in line["causes"].items()}
+    # Not known of files that were written before these were.
+    parts = {text(cause): _seconds(seconds) for cause, seconds in line.get("parts", {}).items()}
     routes = [text(route) for route in line["routes"]]
     lines = [(_count(number), _seconds(weight_s), text(source)) for number, weight_s, source in line["lines"]]
     stack = tuple(text(frame) for frame in line["stack"])
@@ -290,8 +298,8 @@ def add_site(line: dict[str, Any], worker: Worker, profile: Profile, *, only_tex
     site.busy.add(busy)
     site.harm_s += harm_s
     site.victims += victims
-    for cause, seconds in causes.items():
-        site.causes[cause] = site.causes.get(cause, 0.0) + seconds
+    _add_up(site.causes, causes)
+    _add_up(site.parts, parts)
     site.add_routes(routes)
 
 

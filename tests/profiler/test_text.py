@@ -110,3 +110,23 @@ def test_routes_that_do_not_fit_the_line_are_counted_on_it() -> None:
     ):
         site["routes"] = routes
         assert f"186 ms in all; in {shown}\n" in text.render(report)
+
+
+def test_a_site_of_several_causes_says_how_its_time_divides(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    text_of_file = first.read_text()
+    first.write_text(text_of_file.replace('"causes":', '"parts":{"blocking":0.1,"python":0.085,"gc":0.001},"causes":'))
+    assert "   of that blocking 54%, python 46%\n" in text.render(report_on(tmp_path))
+    first.write_text(text_of_file.replace('"causes":', '"parts":{"blocking":0.17,"python":0.016},"causes":'))
+    assert "of that blocking" not in text.render(report_on(tmp_path))
+
+
+def test_slices_behind_another_thread_are_not_said_to_have_lacked_a_cpu(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    site = next(line for line in map(json.loads, first.read_text().splitlines()) if line["type"] == "site")
+    with first.open("a") as file:
+        key = ["/srv/shop/thread.py", "hog", 1, 3, True]
+        file.write(json.dumps({**site, "key": key, "count": 2, "busy_s": 0.06, "causes": {"gil": 0.06}}) + "\n")
+    shown = text.render(report_on(tmp_path))
+    assert "not to blame: 1 slice, 22.0 ms, made long by a machine without a free CPU\n" in shown
+    assert "not to blame: 2 slices, 60.0 ms, made long by other threads that kept the GIL\n" in shown
