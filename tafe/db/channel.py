@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Any, Final
 
 from gevent import get_hub, getcurrent
-from gevent.exceptions import ConcurrentObjectUseError, InvalidSwitchError
+from gevent.exceptions import ConcurrentObjectUseError, InvalidSwitchError, InvalidThreadUseError
 from gevent.monkey import get_original
 from gevent.socket import socket as gevent_socket
 
@@ -95,6 +95,8 @@ class Channel:
         watcher = self._watcher
         if watcher is None:
             raise OSError(errno.EBADF, "the socket is closed")
+        if _thread_id() != self._thread:
+            raise InvalidThreadUseError("a connection is used by another thread than the one that made it")
         if self._waiting is not None:
             raise ConcurrentObjectUseError("two greenlets read from one connection at the same time")
         if expires_s is not None:
@@ -160,7 +162,7 @@ class Channel:
         waiting = self._waiting
         if waiting is not None:
             waiting.switch(_READABLE)
-        else:
+        elif self._watcher is not None:  # closed by another thread, it is let go of a turn later
             self._active = False
             self._watcher.stop()
 

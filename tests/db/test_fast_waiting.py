@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import random
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import gevent
 import pytest
+from gevent.exceptions import InvalidThreadUseError
 from pymysql import cursors, err
 from pymysql.constants import CLIENT
 
@@ -207,3 +209,25 @@ def test_a_statement_larger_than_the_socket_s_buffer_is_sent_whole(
 ) -> None:
     told = same(both(), "SELECT LENGTH(%s)", args=("x" * 12_000_000,))
     assert told[2] == ((12_000_000,),)
+
+
+def test_a_connection_used_by_another_thread_is_refused_and_closed(
+    ours: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    connection = ours()
+    raised = []
+
+    def ask() -> None:
+        try:
+            connection.query("SELECT 1")
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while thread.is_alive():
+        gevent.sleep(0.001)
+    assert [type(error) for error in raised] == [InvalidThreadUseError]
+    gevent.sleep(0.01)
+    assert not connection.open
+    assert capfd.readouterr().err == ""
