@@ -41,7 +41,8 @@ LONGEST_TICK_S = 0.02  # so that stopping is prompt
 IDLE_AFTER_S = 0.1  # without a turn of the loop it looks less often: a wake-up alone takes 20 us on a virtual machine
 OPEN_S = 1.0  # a slice this long is stored before it ends: whoever kills the worker wants to know
 MAX_WAITS = 64  # for the GIL, remembered: those of the last slow slices
-STOLEN_EVERY_S = 0.05  # the machine's stolen time is read so often: 11 us each
+ACCOUNT_EVERY_S = 0.05  # so often the machine's stolen time is read, and other threads' CPU time: 15 us
+IDLE_ACCOUNT_EVERY_S = 0.25  # the same, when there is nothing that either could be the reason of
 STOP_TIMEOUT_S = 1.0  # many ticks; a thread that does not stop within it is not waited for
 
 
@@ -88,7 +89,7 @@ class Watchdog:
         self._evidence = self._earlier = Evidence(0.0, self._usage, self._own)  # of this slice; of the one seen before
         self._turn_evidence = self._earlier_turn = self._evidence  # of this turn of the loop; of the one seen before
         self._stolen_s = meter.stolen_s()  # the latest reading of that, and when it is to be read again
-        self._stolen_due_s = 0.0
+        self._account_due_s = 0.0
         self._waits: deque[Wait] = deque(maxlen=MAX_WAITS)
         self._others = Others(self._hub_ident, self._hub_ident)
         self._settling: deque[Finding] = deque()
@@ -137,8 +138,9 @@ class Watchdog:
             late_s, self._due_s = max(0.0, woke_s - self._due_s), float("inf")
             try:
                 pause_s = self._look(woke_s, late_s)
-                if woke_s >= self._stolen_due_s:  # after the look, which a slow slice may have waited for
-                    self._stolen_due_s = woke_s + STOLEN_EVERY_S
+                if woke_s >= self._account_due_s:  # after the look, which a slow slice may have waited for
+                    idle = pause_s == self._idle_tick_s
+                    self._account_due_s = woke_s + (IDLE_ACCOUNT_EVERY_S if idle else ACCOUNT_EVERY_S)
                     self._stolen_s = self._meter.stolen_s()
             except Exception:  # noqa: BLE001 - one bad look must not end all later ones
                 self._table.lose()
@@ -147,6 +149,9 @@ class Watchdog:
     def _look(self, woke_s: float, late_s: float) -> float:
         """Look once; returns how long to sleep."""
         start_s, polling, active = self._peek()
+        due = woke_s >= self._account_due_s or late_s >= self._judge.gil_wait_s or self._glance is not None
+        if polling and start_s == self._evidence.start_s and not due:
+            return self._idle(start_s, woke_s)
         self._suspect(woke_s, late_s)  # before the GIL is given up
         # While it idled it used no CPU, and wanted none.
         before = self._usage._replace(at_s=max(self._usage.at_s, self._idle_s))
@@ -156,10 +161,8 @@ class Watchdog:
             self._turn_evidence = Evidence(turn_s, before, self._own, self._stolen_s)
         if self._glance is not None:
             self._begin(self._glance.start_s, before)
-        if not self._begin(start_s, before) and polling:  # idle since the last look
-            self._idle_s = woke_s
-            self._settle(woke_s)
-            return self._tick_s if woke_s - start_s < IDLE_AFTER_S else self._idle_tick_s
+        if not self._begin(start_s, before) and polling:
+            return self._idle(start_s, woke_s)
         pause_s = self._tick_s
         if polling:
             self._read()
@@ -168,6 +171,12 @@ class Watchdog:
         self._resolve()
         self._settle(woke_s)
         return pause_s
+
+    def _idle(self, start_s: float, woke_s: float) -> float:
+        """The hub has done nothing since the last look: it has polled since `start_s`."""
+        self._idle_s = woke_s
+        self._settle(woke_s)
+        return self._tick_s if woke_s - start_s < IDLE_AFTER_S else self._idle_tick_s
 
     def _begin(self, start_s: float, before: Usage) -> bool:
         """Gather evidence of the slice that began then; False if that goes on already."""
