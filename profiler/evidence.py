@@ -41,6 +41,11 @@ HELD_INTERVALS = 2.5  # bytecode gives the GIL up after one switch interval; the
 WAIT_TOLERATED_S = 0.001  # a fifth of the switch interval: the GIL is still asked for in time
 
 
+def is_frozen(late_s: float, wakes: int, switch_interval_s: float) -> bool:
+    """Whether a thread that was late did not wake up meanwhile, as who waits for the GIL does in each interval."""
+    return late_s > HELD_INTERVALS * switch_interval_s and wakes < late_s / switch_interval_s / 2
+
+
 class Sample(NamedTuple):
     """One look at the hub's stack."""
 
@@ -69,8 +74,7 @@ class Sample(NamedTuple):
             return Kind.ASKED if is_between_bytecodes(self.stack[0][0], self.look.offset) else Kind.LET_GO
         if self.late_s <= HELD_INTERVALS * switch_interval_s:
             return Kind.ASKED
-        # Who waits for the GIL wakes up in each interval to ask for it again.
-        if self.wakes < self.late_s / switch_interval_s / 2:
+        if is_frozen(self.late_s, self.wakes, switch_interval_s):
             return Kind.FROZEN
         crowded = self.late_s - self.hub_wait_s <= HELD_INTERVALS * switch_interval_s
         return Kind.CROWDED if crowded else Kind.HELD
@@ -92,6 +96,7 @@ class Evidence:
     def add(self, sample: Sample) -> None:
         """Keep a sample; of too many every other one goes, and those left stand for the time of all."""
         self.samples.append(sample)
+        self.samples.sort(key=lambda one: one.age_s)  # a glance may be of later than the look it interrupted
         if len(self.samples) >= MAX_SAMPLES:
             del self.samples[1::2]
 
@@ -128,7 +133,11 @@ class Judge:
         by_kind = dict.fromkeys(Kind, 0.0)
         for view in views:
             by_kind[view.kind] += view.weight_s
-        overlaps = [(wait.overlap_s(record.start_s, record.end_s), wait) for wait in waits]
+        waits = list(waits)
+        frozen_s = sum(wait.overlap_s(record.start_s, record.end_s) for wait in waits if wait.frozen)
+        # Less what is counted already, and also where no sample came of it.
+        by_kind[Kind.FROZEN] = max(by_kind[Kind.FROZEN], frozen_s - own_wait_s)
+        overlaps = [(wait.overlap_s(record.start_s, record.end_s), wait) for wait in waits if not wait.frozen]
         share = causes.shares(
             start_s=record.start_s,
             end=record.usage,

@@ -32,6 +32,7 @@ class Wait(NamedTuple):
     holder_s: float  # for so long other threads than the hub were on the CPU
     look: Look = NOTHING  # at the one that held the GIL, if it is known
     ident: int = 0  # its identifier
+    frozen: bool = False  # it did not even wake up to ask: the process was stopped, or its processor taken away
 
     def overlap_s(self, since_s: float, until_s: float) -> float:
         """For how long of that time it waited."""

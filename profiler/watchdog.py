@@ -20,7 +20,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from profiler.evidence import Evidence, Judge, Sample
+from profiler.evidence import Evidence, Judge, Sample, is_frozen
 from profiler.frames import Look, capture_running
 from profiler.hook import SETTLE_S
 from profiler.model import Slice, Span
@@ -168,6 +168,9 @@ class Watchdog:
             self._read()
         else:
             pause_s = self._watch(start_s, woke_s, late_s, active)
+        if is_frozen(late_s, self._own.wakes - self._asleep.wakes, sys.getswitchinterval()):
+            marked = [wait._replace(frozen=True) if wait.until_s == woke_s else wait for wait in self._waits]
+            self._waits = deque(marked, MAX_WAITS)
         self._resolve()
         self._settle(woke_s)
         return pause_s
@@ -217,7 +220,9 @@ class Watchdog:
         if self._peek()[0] != start_s:  # a switch overtook us
             self._read()
             return SHORTEST_TICK_S
+        began_s = time.perf_counter()
         blocked = bool(look.stack) and self._meter.hub_is_blocked()
+        self._shut_out(began_s)
         slept = self._read()
         overtaken = self._peek()[0] != start_s  # since the stack was taken, so that is good
         own_wait_s = min(late_s, slept.wait_s)
@@ -247,18 +252,25 @@ class Watchdog:
 
     def _read(self) -> Own:
         """Read the meter; returns what this thread has had since it went to sleep. A glance becomes a sample."""
-        hub_wait_s = self._usage.wait_s
-        self._usage = self._meter.read()
+        before = self._usage
+        began_s = time.perf_counter()
+        usage = self._meter.read()
+        self._shut_out(began_s)
+        self._usage = usage
+        began_s = time.perf_counter()
         self._own = self._meter.own()
+        self._shut_out(began_s)
         slept = Own(self._own.wait_s - self._asleep.wait_s, self._own.wakes - self._asleep.wakes)
         glance, self._glance = self._glance, None
         if glance is not None:
+            if glance.start_s != self._earlier.start_s:
+                self._begin(glance.start_s, before)
             own_wait_s = min(glance.late_s, slept.wait_s)
             sample = Sample(
                 age_s=glance.at_s - glance.start_s,
                 late_s=glance.late_s - own_wait_s,
                 own_wait_s=own_wait_s,
-                hub_wait_s=self._usage.wait_s - hub_wait_s,
+                hub_wait_s=self._usage.wait_s - before.wait_s,
                 wakes=slept.wakes,
                 look=glance.look,
                 blocked=False,
@@ -268,6 +280,15 @@ class Watchdog:
                 if evidence.start_s == glance.start_s:
                     evidence.add(sample)
         return slept
+
+    def _shut_out(self, since_s: float) -> None:
+        """The GIL was given up then, in the middle of a look; if it took long to get it back, that is a look itself."""
+        now_s = time.perf_counter()
+        if now_s - since_s >= self._judge.gil_wait_s:
+            self._suspect(now_s, now_s - since_s)
+            self._due_s = since_s
+            self.glance()
+            self._due_s = float("inf")
 
     def _resolve(self) -> None:
         """Find a place and a cause for each slice that the hook has finished."""
