@@ -46,25 +46,16 @@ def test_a_stall_is_seen_at_its_line_with_its_cause(name: str, done: dict[str, A
     undisturbed = done["undisturbed"][name]
     if not undisturbed:
         pytest.skip("the machine never let it have a CPU for long enough")
-    exhibit = ZOO[name]
+    exhibit, visits = ZOO[name], done["visits"][name]
     found = sites_of(exhibit, done["report"])
     (site,) = [one for one in found if one["cause"] == exhibit.cause and one["innocent"] == exhibit.innocent]
-    assert 1 <= site["count"] <= done["visits"][name]
-    assert sum(one["count"] for one in found) <= done["visits"][name]
-    assert site["exact"] or name in OPERATORS or undisturbed < done["visits"][name]
+    assert undisturbed <= site["count"] <= visits, "each visit that the machine did not disturb"
+    assert sum(one["count"] for one in found) <= visits
+    assert site["exact"] or name in OPERATORS or undisturbed < visits
     assert not site["library"]
     assert site["source"] == Path(exhibit.file).read_text().splitlines()[site["line"] - 1].strip()
     assert site["advice"]
     assert site["busy_ms"]["p50"] >= 15
-
-
-def test_nearly_every_visit_is_counted_at_its_line(done: dict[str, Any]) -> None:
-    # Not every one: now and then another thread than the watchdog gets the GIL first, and the stall has no line.
-    seen = sum(
-        min(undisturbed, sum(one["count"] for one in sites_of(ZOO[name], done["report"])))
-        for name, undisturbed in done["undisturbed"].items()
-    )
-    assert seen >= 0.9 * sum(done["undisturbed"].values())
 
 
 def test_no_innocent_line_is_accused(done: dict[str, Any]) -> None:

@@ -7,8 +7,9 @@
 
 The zoo's application is served as a server would: each request a raw greenlet, started by a callback of the hub. Every
 2 ms a cooperative request starts, and in between the stalls are visited one after the other. Prints as JSON what was
-done. A visit is undisturbed when the process's threads hardly had to wait for a CPU while it lasted: only then is it
-known what the profiler should say of it. Disturbed ones are repeated, up to `TRIES` times the visits in all.
+done. A visit is undisturbed when the process's threads hardly had to wait for a CPU while it lasted, and no CPU of the
+machine was away (machine.py): only then is it known what the profiler should say of it. Disturbed ones are repeated, up
+to `TRIES` times the visits in all.
 This folder is a server to the profiler, as tafe's is.
 """
 
@@ -92,6 +93,30 @@ def without_a_cpu_s() -> float:
     return waits_ns / 1e9
 
 
+class Machine:
+    """Knows when a CPU was away."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.profiler.truth.machine", str(os.getpid())]
+        self._watches = [
+            subprocess.Popen([*command, str(cpu)], stdout=subprocess.PIPE) for cpu in os.sched_getaffinity(0)
+        ]
+        for watch in self._watches:
+            assert watch.stdout is not None
+            os.set_blocking(watch.stdout.fileno(), False)
+
+    def was_away(self) -> bool:
+        """Since it was asked last."""
+        away = False
+        for watch in self._watches:
+            assert watch.stdout is not None
+            try:
+                away |= bool(os.read(watch.stdout.fileno(), 65_536))
+            except BlockingIOError:
+                pass
+        return away
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("directory")
@@ -120,6 +145,8 @@ def main() -> None:
                 gevent.sleep(EVERY_S)
 
     busy = gevent.spawn(traffic)
+    machine = Machine()
+    gevent.sleep(0.5)  # until these watch
     began_s = without_a_cpu_s()
     visits: Counter[str] = Counter()
     undisturbed: Counter[str] = Counter()
@@ -127,11 +154,12 @@ def main() -> None:
         for name in options.names:
             if undisturbed[name] < options.visits:
                 before_s = without_a_cpu_s()
+                machine.was_away()
                 gevent.sleep(0.012)
                 server.wait(server.start(f"GET /stall/{name}", partial(visit, name)))
                 gevent.sleep(0.003)
                 visits[name] += 1
-                undisturbed[name] += without_a_cpu_s() - before_s < UNDISTURBED_S
+                undisturbed[name] += without_a_cpu_s() - before_s < UNDISTURBED_S and not machine.was_away()
     while cooperative.total() < options.cooperative:
         gevent.sleep(0.05)
     busy.kill()
