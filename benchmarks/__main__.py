@@ -107,9 +107,7 @@ def _prepare() -> tuple[int, int]:
     missing = [package for program, package in _PROGRAMS.items() if environment.found(program) is None]
     if missing:
         raise click.UsageError(f"missing programs; try: apt-get install {' '.join(missing)}")
-    cores = machine.two_cores()
-    if cores is None:
-        raise click.UsageError("two cores are needed, one for the server and one for the load; this process has one")
+    cores = machine.needed_cores()
     os.sched_setaffinity(0, {cores[1]})
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # in order, so that the servers end too
     return cores

@@ -273,9 +273,7 @@ def main(*, quick: bool, only: tuple[str, ...], kinds: tuple[str, ...], pairs: i
     for name in only:
         if name not in known:
             raise click.UsageError(f"--only: {name!r} is no contestant; allowed: {', '.join(known)}")
-    cores = machine.two_cores()
-    if cores is None:
-        raise click.UsageError("two cores are needed, one for the server and one for the load; this process has one")
+    cores = machine.needed_cores()
     os.sched_setaffinity(0, {cores[1]})
     length: dict[str, Any] = {"pairs": pairs, "kinds": kinds or KINDS}
     if quick:

@@ -15,6 +15,8 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import click
+
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
@@ -71,6 +73,14 @@ def two_cores() -> tuple[int, int] | None:
     """A core for the server and another for the load; None where only one may be used."""
     cores = sorted(os.sched_getaffinity(0))
     return (cores[0], cores[1]) if len(cores) > 1 else None
+
+
+def needed_cores() -> tuple[int, int]:
+    """The same for a command that cannot do without; raises `click.UsageError`."""
+    cores = two_cores()
+    if cores is None:
+        raise click.UsageError("two cores are needed, one for the server and one for the load; this process has one")
+    return cores
 
 
 @contextlib.contextmanager

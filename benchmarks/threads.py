@@ -167,9 +167,7 @@ def calibrated(wanted_us: float) -> int:
 )
 def main(*, quick: bool, only: tuple[str, ...], rounds: int, seconds: float, output: Path) -> None:
     """Measure threads against greenlets: latency against offered rate."""
-    cores = machine.two_cores()
-    if cores is None:
-        raise click.UsageError("two cores are needed, one for the server and one for the load; this process has one")
+    cores = machine.needed_cores()
     os.sched_setaffinity(0, {cores[1]})
     length = QUICK if quick else {"rounds": rounds, "seconds": seconds}
     result = run(cores, names=only or NAMES, **length)
