@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -26,10 +27,13 @@ def works(seconds: float, gone_on: threading.Event, may_end: threading.Event) ->
 
 
 @pytest.fixture
-def others() -> Others:
+def others() -> Iterator[Others]:
     found = Others(threading.get_ident(), threading.get_ident())
     found.quiet(1.0)
-    return found
+    yield found
+    for thread in threading.enumerate():
+        if thread.name == works.__name__:
+            thread.join()  # else the next test may take a thread of its own for this one, whose identifier it has
 
 
 def run(*seconds: float) -> list[threading.Event]:
@@ -37,7 +41,7 @@ def run(*seconds: float) -> list[threading.Event]:
     ends = []
     for one in seconds:
         gone_on, may_end = threading.Event(), threading.Event()
-        threading.Thread(target=works, args=(one, gone_on, may_end)).start()
+        threading.Thread(target=works, name=works.__name__, args=(one, gone_on, may_end)).start()
         gone_on.wait()
         ends.append(may_end)
     return ends
