@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.report import compiled
 from benchmarks.threads_servers import MOD_WSGI
-from benchmarks.threads_verdicts import MIX, SLOW_MS, SUBJECTS
+from benchmarks.threads_verdicts import MIX, SLOW_MS, SUBJECTS, is_calm
 
 _WHAT = {
     "query": "one row by primary key",
@@ -58,6 +58,7 @@ def summary(result: Mapping[str, Any]) -> str:
             *_capacities(result["capacities"]),
             "",
             *(_arithmetic(each) for each in result["arithmetic"]),
+            *(_when_calm(each) for each in result["figures"] if is_calm(each)),
         ]
     )
 
@@ -104,6 +105,15 @@ def _arithmetic(parts: Mapping[str, Any]) -> str:
         f"{parts['ours_us']:.0f} us: a ratio of {parts['ratio']:.2f}; {parts['ratio_same_python']:.2f} if the mix's "
         f"Python took {MOD_WSGI} as long as it takes us. That Python, {parts['python_us']:.0f} us, is in every "
         f"request: with everything else for nothing the ratio would be {parts['ceiling']:.2f}."
+    )
+
+
+def _when_calm(figure: Mapping[str, Any]) -> str:
+    """Whose queue the p99 that we promise was spent in: that of our core, or that of the other one."""
+    return (
+        f"- Query, {figure['contestant']} at {figure['percent']} % of its capacity, {figure['rate']:,} requests a "
+        f"second: p99 {_latency(figure['p99_ms'])} ms, while MariaDB and the client used "
+        f"{figure['load_busy_percent']:.0f} % of the core that they share."
     )
 
 

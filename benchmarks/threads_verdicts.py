@@ -165,13 +165,14 @@ def verdicts(
     return judged
 
 
+def is_calm(figure: Mapping[str, Any]) -> bool:
+    """Whether it is one of ours at the share of its capacity at which we promise a p99."""
+    return figure["scenario"] == QUERY and figure["contestant"] in SUBJECTS and figure["percent"] == _CALM_PERCENT
+
+
 def _when_calm(subject: str, made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     what = f"{QUERY}: p99 at {_CALM_PERCENT} % of its capacity, ms"
-    p99 = [
-        each["p99_ms"]
-        for each in made
-        if (each["scenario"], each["contestant"], each["percent"]) == (QUERY, subject, _CALM_PERCENT)
-    ]
+    p99 = [each["p99_ms"] for each in made if is_calm(each) and each["contestant"] == subject]
     if not p99:
         return _verdict(subject, what, f"less than {_CALM_MS:g}", None, None)
     return _verdict(subject, what, f"less than {_CALM_MS:g}", p99[0], p99[0] is not None and p99[0] < _CALM_MS)
