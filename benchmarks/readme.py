@@ -93,8 +93,8 @@ def _threads(result: Mapping[str, Any]) -> list[str]:
         (
             f"Threads against greenlets: one worker on one core, CPython {result['machine']['python']} for all, one "
             f"WSGI application, {settings['pool_size']} database connections each. Requests come at fixed rates, "
-            f"whatever is answered ({settings['rounds']} rounds of {settings['seconds']:g} s a rate). Latency is from "
-            "the intended moment."
+            f"whatever is answered (for {settings['seconds']:g} s a rate; rounds: {settings['rounds']}). Latency is "
+            "from the intended moment."
         ),
         "",
         "![latency against offered rate](benchmarks/results/threads.svg)",
