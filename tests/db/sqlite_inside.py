@@ -5,19 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import gevent
-
 if TYPE_CHECKING:
     from tafe.db import Database
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) AS c FROM n"
-
-
-def settled(database: Database) -> None:
-    """Wait until every abandoned connection's thread has left it."""
-    with gevent.Timeout(5):
-        while database.stats.in_use:
-            gevent.sleep(0.002)
 
 
 def connection_of(database: Database) -> Any:

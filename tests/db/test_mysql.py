@@ -10,6 +10,7 @@ import gevent
 import pytest
 
 from tafe.errors import DatabaseUnavailable, IntegrityError, QueryError
+from tests.db.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +116,7 @@ def test_inside_a_transaction_nothing_is_repeated(database: Database, mariadb: M
     with pytest.raises(DatabaseUnavailable, match="lost in a transaction, which is undone"):
         change()
     assert database.fetch_one("SELECT id FROM items WHERE id = 5000") is None
-    assert database.stats.in_use == 0
+    settled(database)
 
 
 def test_a_connection_lost_at_commit_says_that_the_outcome_is_not_known(database: Database, mariadb: MariaDB) -> None:
@@ -128,7 +129,7 @@ def test_a_connection_lost_at_commit_says_that_the_outcome_is_not_known(database
 
     with pytest.raises(DatabaseUnavailable, match="lost at COMMIT"):
         change()
-    assert database.stats.in_use == 0
+    settled(database)
 
 
 def test_a_read_whose_connection_is_killed_while_it_runs_is_repeated(database: Database, mariadb: MariaDB) -> None:
@@ -264,7 +265,7 @@ def test_a_statement_larger_than_the_server_accepts_blames_the_statement(databas
     with pytest.raises((QueryError, DatabaseUnavailable)):
         database.execute("INSERT INTO items VALUES (6000, %s)", ("x" * (row["size"] + 10),))
     item(database, 1)
-    assert database.stats.in_use == 0
+    settled(database)
 
 
 def test_further_results_of_a_procedure_do_not_reach_the_next_statement(database: Database) -> None:

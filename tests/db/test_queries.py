@@ -13,6 +13,7 @@ import pytest
 
 from tafe import lifecycle
 from tafe.errors import DatabaseUnavailable, IntegrityError, QueryError, UsageError
+from tests.db.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +105,7 @@ def test_a_parameter_of_a_type_that_no_database_knows_is_an_error_that_names_it_
     with pytest.raises(QueryError, match=said):
         people.execute_many("INSERT INTO people VALUES (%s, %s)", [(5, "eve"), (6, value)])
     assert names(people) == ["ada", "ben"]
-    assert people.stats.in_use == 0
+    settled(people)
 
 
 def test_a_list_is_a_value_for_in(people: Database) -> None:
@@ -165,14 +166,14 @@ def test_a_statement_that_fails_gives_its_connection_back(people: Database) -> N
             people.fetch_all("SELECT nothing FROM nowhere")
         assert caught.value.number
     assert people.stats.discarded == discarded
-    assert people.stats.in_use == 0
+    settled(people)
 
 
 def test_a_transaction_left_open_by_hand_is_reported_and_leaks_to_nobody(people: Database) -> None:
     with pytest.raises(QueryError, match=r"left a transaction open.*BEGIN"):
         people.execute("BEGIN")
     people.execute("INSERT INTO people VALUES (3, 'eve')")
-    assert people.stats.in_use == 0
+    settled(people)
     assert names(people) == ["ada", "ben", "eve"]
 
 
@@ -201,7 +202,7 @@ def test_a_transaction_is_committed_at_the_end_of_its_block(people: Database) ->
         assert tx.fetch_one("SELECT name FROM people WHERE id = 3") == {"name": "eve"}
         assert people.fetch_one("SELECT name FROM people WHERE id = 3") is None
     assert names(people) == ["ada", "ben", "eve"]
-    assert people.stats.in_use == 0
+    settled(people)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, gevent.GreenletExit, GeneratorExit])
@@ -214,7 +215,7 @@ def test_whatever_leaves_the_block_by_raising_rolls_back(people: Database, error
     with pytest.raises(error):
         change()
     assert names(people) == ["ada", "ben"]
-    assert people.stats.in_use == 0
+    settled(people)
 
 
 def test_a_time_out_in_the_block_rolls_back(people: Database) -> None:
@@ -226,7 +227,7 @@ def test_a_time_out_in_the_block_rolls_back(people: Database) -> None:
     with pytest.raises(gevent.Timeout):
         change()
     assert names(people) == ["ada", "ben"]
-    assert people.stats.in_use == 0
+    settled(people)
 
 
 def test_a_greenlet_killed_in_the_block_rolls_back(people: Database) -> None:
@@ -241,7 +242,7 @@ def test_a_greenlet_killed_in_the_block_rolls_back(people: Database) -> None:
     gevent.sleep(0.01)
     greenlet.kill()
     assert names(people) == ["ada", "ben"]
-    assert people.stats.in_use == 0
+    settled(people)
 
 
 def test_a_generator_that_is_dropped_in_its_transaction_rolls_back(people: Database) -> None:
@@ -256,7 +257,7 @@ def test_a_generator_that_is_dropped_in_its_transaction_rolls_back(people: Datab
     del generator
     gevent.idle()
     assert names(people) == ["ada", "ben"]
-    assert people.stats.in_use == 0
+    settled(people)
 
 
 def test_a_failed_statement_leaves_the_transaction_usable(people: Database) -> None:
@@ -285,7 +286,7 @@ def test_a_statement_that_ends_the_transaction_is_reported(people: Database) -> 
 
     with pytest.raises(QueryError, match=r"ended the transaction.*COMMIT"):
         change()
-    assert people.stats.in_use == 0
+    settled(people)
 
 
 def test_going_on_after_the_transaction_was_ended_changes_nothing(people: Database) -> None:

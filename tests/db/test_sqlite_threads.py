@@ -14,7 +14,8 @@ import pytest
 
 from tafe.db import native, sqlite
 from tafe.errors import DatabaseUnavailable, PoolTimeout, QueryTimeout
-from tests.db.sqlite_inside import ENDLESS, connection_of, native_threads, settled
+from tests.db.settling import settled
+from tests.db.sqlite_inside import ENDLESS, connection_of, native_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,8 @@ from gevent.server import StreamServer
 from tafe.errors import DatabaseUnavailable, IntegrityError, QueryError, QueryTimeout
 from tests.db import protocol
 from tests.db.fake_server import FakeServer, done, refused
-from tests.db.sqlite_inside import ENDLESS, settled
+from tests.db.settling import settled
+from tests.db.sqlite_inside import ENDLESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

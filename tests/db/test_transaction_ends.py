@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import pytest
 
+from tests.db.settling import settled
+
 if TYPE_CHECKING:
     from tafe.db import Database
 
@@ -19,13 +21,6 @@ STOPS: list[type[BaseException]] = [gevent.GreenletExit, gevent.Timeout, SystemE
 
 def names(database: Database) -> list[str]:
     return [row["name"] for row in database.fetch_all("SELECT name FROM people ORDER BY id")]
-
-
-def settled(database: Database) -> None:
-    """Wait until whatever was discarded is gone."""
-    with gevent.Timeout(5):
-        while database.stats.in_use:
-            gevent.sleep(0.001)
 
 
 def at_next_wait(stop: type[BaseException]) -> None:
