@@ -137,6 +137,8 @@ def _host_and_port(place: str) -> tuple[str, int]:
         )
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
+    if any(sign in host for sign in "[]"):
+        raise _error("the mysql URL's host has a bracket too many or too few", allowed="[IPV6] or [IPV6]:PORT")
     return host, int(port)
 
 

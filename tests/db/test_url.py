@@ -54,6 +54,8 @@ def test_three_slashes_are_a_relative_file_and_four_an_absolute_one() -> None:
         ("mysql://ana:hidden@h:65536/d", "port is not a number"),
         ("mysql://ana:hidden", "port is not a number"),
         ("mysql://ana:hidden@/d", "names no host"),
+        ("mysql://ana:hidden@[::1/d", "a bracket too many or too few"),
+        ("mysql://ana:hidden@::1]:3306/d", "a bracket too many or too few"),
         ("mysql://h/d", "names no user"),
         ("mysql://ana:hidden@h/d?pool_size=3", "parameter 'pool_size' is unknown"),
         ("mysql://ana:hidden@h/d?charset=", "parameter 'charset' is unknown, empty or repeated"),
