@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -15,18 +14,15 @@ import pytest
 from gevent.event import Event
 from gevent.monkey import get_original
 from gevent.pool import Pool
-from gevent.threadpool import ThreadPool, ThreadPoolExecutor
+from gevent.threadpool import ThreadPool
 
 import profiler
 from profiler.model import Slice
 from profiler.stalls import Stalls
 from profiler.wsgi import Middleware
-from tests.profiler.contract import report_on
-from tests.profiler.truth.disturbed import Machine, without_a_cpu_s
+from tests.profiler.serving import in_request
 
 STALL_S = 0.02  # twice the threshold
-UNDISTURBED_S = 0.003  # without a CPU: a third of the threshold
-ENOUGH = 5  # tries that the machine did not disturb, and nothing was seen: it cannot be the machine
 SLACK_S = 0.1  # what a busy machine may add
 really_sleep = get_original("time", "sleep")
 
@@ -37,26 +33,6 @@ began_s: list[float] = []  # when `stall` did
 def stall() -> None:
     began_s.append(time.perf_counter())
     really_sleep(STALL_S)
-
-
-def in_request(session: profiler.Session, work: Callable[[], object], request_id: str = "r") -> profiler.Span:
-    """Do `work` as a request in a greenlet that the hub runs; its span, when it has ended."""
-    spans: list[profiler.Span] = []
-    ended = Event()
-
-    def serve() -> None:
-        span = session.begin("GET /", request_id)
-        try:
-            work()
-        finally:
-            session.end(span)
-            spans.append(span)
-            ended.set()
-
-    hub = gevent.get_hub()
-    hub.loop.run_callback(greenlet.greenlet(serve, hub).switch)
-    assert ended.wait(5)
-    return spans[0]
 
 
 class Stalled:
@@ -285,40 +261,6 @@ def test_the_time_of_a_raw_child_is_waited_for_not_queued(session: profiler.Sess
     assert 0.006 <= span.waiting_s < 0.006 + SLACK_S
 
 
-def test_calls_in_a_thread_pool_are_made_as_before_and_known_by_their_thread(
-    session: profiler.Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pool = ThreadPool(1)
-    known: list[Any] = []
-
-    def call(value: int, *, by: int) -> int:
-        known.append(session._lineage.caller(get_original("_thread", "get_ident")(), time.perf_counter()))
-        return value * by
-
-    def fails() -> None:
-        raise KeyError("wanted")
-
-    def work() -> None:
-        assert pool.spawn(call, 3, by=2).get() == 6
-        assert pool.apply(call, (4,), {"by": 2}) == 8
-        assert pool.map(lambda value: call(value, by=1), [5]) == [5]
-        with pytest.raises(KeyError):
-            pool.apply(fails)
-
-    # In its dictionary: set on the hub and set back, it would be the stream of this test for ever.
-    monkeypatch.setitem(vars(gevent.get_hub()), "exception_stream", None)
-    try:
-        span = in_request(session, work)
-        assert known == [span] * 3
-        with ThreadPoolExecutor(1) as executor:
-            in_request(session, lambda: executor.submit(call, 1, by=1).result())
-        assert known[-1] is not None
-        assert pool.apply(call, (1,), {"by": 1}) == 1
-        assert known[-1] is None, "of no request"
-    finally:
-        pool.kill()
-
-
 def test_what_is_replaced_is_as_it_was_after_close(install: Callable[..., profiler.Session]) -> None:
     before = ThreadPool.spawn, gevent.hub.TrackedRawGreenlet, gevent.hub.RawGreenlet
     session = install()
@@ -378,45 +320,3 @@ def test_what_runs_after_a_disconnect_or_a_kill_is_still_the_requests(
     assert stalled.spans() == spans
     assert spans[0].error
     assert spans[0].running_s >= STALL_S
-
-
-@pytest.fixture
-def machine() -> Iterator[Machine]:
-    watching = Machine()
-    yield watching
-    watching.close()
-
-
-@pytest.mark.real
-def test_a_call_in_a_thread_that_holds_the_gil_is_blamed_on_the_request_it_is_for(
-    tmp_path: Path, install: Callable[..., profiler.Session], machine: Machine
-) -> None:
-    session = install(tmp_path)
-    pool = ThreadPool(1)
-
-    def hog() -> int:
-        return sum(range(4_000_000))  # some 50 ms in one call of C code
-
-    def traffic() -> None:  # so that the hub wants the GIL meanwhile
-        while True:
-            gevent.sleep(0.002)
-
-    others = gevent.spawn(traffic)
-    found = session._watchdog._settling
-    undisturbed = seen = 0
-    for _ in range(40):
-        before_s = without_a_cpu_s()
-        machine.was_away()
-        in_request(session, lambda: [gevent.sleep(0.002), pool.apply(hog)])
-        undisturbed += not machine.was_away() and without_a_cpu_s() - before_s < UNDISTURBED_S
-        gevent.sleep(0.01)  # until the watchdog has looked
-        seen = sum(finding.holder != 0 and finding.place.function == "hog" for finding in list(found))
-        if seen or undisturbed >= ENOUGH:
-            break
-    others.kill()
-    pool.kill()
-    session.close()
-    sites = [site for site in report_on(tmp_path)["sites"] if site["cause"] == "gil" and site["function"] == "hog"]
-    if not seen and undisturbed < ENOUGH:
-        pytest.skip("the machine never let it have a CPU for long enough")
-    assert [site["routes"] for site in sites] == [["GET /"]]
