@@ -19,7 +19,7 @@ import click
 from tafe import __version__, load, modules, values
 from tafe.errors import UsageError
 from tafe.resolve import Resolved, render, resolve
-from tafe.settings import TABLE, Setting
+from tafe.settings import BY_NAME, TABLE, Setting
 
 _WIDE = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -97,7 +97,7 @@ def serve(**given: Any) -> int:
     load.find(load.parse(resolved.settings.app))
     _make_writable(resolved)
     _try_access_log(resolved)
-    _check_timing(resolved)
+    _check_profiled(resolved)
     from tafe.master import Master
 
     return Master(resolved, lambda: _settle(given)).run()
@@ -202,15 +202,18 @@ def _try_access_log(resolved: Resolved) -> None:
         ) from None
 
 
-def _check_timing(resolved: Resolved) -> None:
-    """Say now if the times that were asked for are not taken."""
-    if resolved.settings.server_timing and not resolved.settings.profile:
-        raise UsageError(
-            "--server-timing: the times are the profiler's, and it is off",
-            set_by=resolved.origins["server_timing"],
-            allowed="with --profile, which is the default",
-            try_=f"tafe serve --server-timing {resolved.settings.app}, without --no-profile",
-        )
+def _check_profiled(resolved: Resolved) -> None:
+    """Say now if what was asked for is the profiler's, and that is off."""
+    settings = resolved.settings
+    for name, asked in (("server_timing", settings.server_timing), ("objective", bool(settings.objective_s))):
+        if asked and not settings.profile:
+            flag = BY_NAME[name].flag
+            raise UsageError(
+                f"{flag}: the times are the profiler's, and it is off",
+                set_by=resolved.origins[name],
+                allowed="with --profile, which is the default",
+                try_=f"leave out --no-profile, or {flag}",
+            )
 
 
 def _translate(error: click.ClickException) -> UsageError:

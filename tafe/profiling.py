@@ -8,7 +8,7 @@ While it runs it also knows which request a greenlet works for (`lifecycle.origi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +48,18 @@ class SpanObserver:
         self.end = session.end
 
 
-def start(directory: str, slow_slice_ms: float) -> SpanObserver:
-    """Profile this worker into `directory`. Raises `UsageError` if it cannot be written."""
+def start(directory: str, slow_slice_ms: float, objectives_ms: Mapping[str, float]) -> SpanObserver:
+    """Profile this worker into `directory`. Raises `UsageError` if it cannot be written.
+
+    `objectives_ms`: by route, the longest that a request should take; `*` is any other route.
+    """
     global _session  # noqa: PLW0603 - the profiler is one a process
     try:
         _session = profiler.install(
-            directory, slow_slice_ms=slow_slice_ms, library_prefixes=[str(Path(__file__).parent)]
+            directory,
+            slow_slice_ms=slow_slice_ms,
+            library_prefixes=[str(Path(__file__).parent)],
+            objectives=objectives_ms,
         )
     except profiler.ProfilerError as error:
         raise _usage(error) from error

@@ -152,7 +152,8 @@ def _check(setting: Setting, raw: Any, origin: str, app: str) -> Any:
     try:
         value = setting.kind.read(raw)
     except ValueError as error:
-        raise _wrong(setting, raw, str(error), origin, app, setting.default) from None
+        instead = setting.default if setting.kind.example is None else setting.kind.example
+        raise _wrong(setting, raw, str(error), origin, app, instead) from None
     if setting.low is not None and value < setting.low:
         raise _wrong(setting, raw, "is too small", origin, app, _as_value(setting, setting.low))
     if setting.high is not None and value > setting.high:

@@ -197,6 +197,12 @@ class Settings:
         "ten requests of a millisecond wait behind it",
         low=0.001, high=1,
     )  # fmt: skip
+    objective_s: tuple[tuple[str, float], ...] = _row(
+        "files", values.OBJECTIVES, (),
+        "The longest that a request of this route should take: of those that take longer the report shows who had the "
+        "hub meanwhile. May be given several times; * is any other route. Needs the profiler.",
+        "none: then it is shown of requests that were queued for ten times slow_slice alone",
+    )  # fmt: skip
     access_log: str = _row(
         "files", values.OUTPUT, "",
         "Write a line a request to this file; SIGUSR1 to the server has it opened anew.",
@@ -323,6 +329,11 @@ class Settings:
     def trusted_peers(self) -> frozenset[str]:
         """As the server wants them: a client on a unix socket has no address."""
         return frozenset(peer.replace("unix", "") for peer in self.trusted_proxies)
+
+    @property
+    def objectives_ms(self) -> dict[str, float]:
+        """As the profiler wants them."""
+        return {route: limit_s * 1000 for route, limit_s in self.objective_s}
 
     @property
     def profile_path(self) -> str | None:

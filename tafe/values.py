@@ -10,13 +10,20 @@ import ipaddress
 import json
 import math
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 _DURATION_UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]*)\s*")
+# Of an objective as typed. A route may hold commas, so they only part what follows a time.
+_OBJECTIVE = re.compile(r"([^=]+)=([^=,]*)(?:,|$)")
+_ROUTE = re.compile(r"\*|[A-Z]+ /.*")
+_TYPE = re.compile(r"(?<={)(\w+):\w+(?=})")  # of a parameter in a template
+# A millisecond is the shortest that a hub's slices are told apart by; longer than an hour is no objective.
+_LEAST_OBJECTIVE_S, _MOST_OBJECTIVE_S = 0.001, 3600.0
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -30,6 +37,7 @@ class Kind:
     plain: Callable[[Any], str]  # as one would type it after a flag
     allowed: str = ""  # in words, if bounds do not say it
     several: bool = False  # the flag may be repeated
+    example: Any = None  # a value to show to somebody, where the default is none
 
 
 def read_text(raw: Any) -> str:
@@ -121,6 +129,46 @@ def read_peers(raw: Any) -> tuple[str, ...]:
         except ValueError:
             raise ValueError(f"holds {peer!r}, which is not an IP address") from None
     return peers
+
+
+def read_objectives(raw: Any) -> tuple[tuple[str, float], ...]:
+    """Routes with the longest that a request of each should take, in seconds; `*` is any other route. None is allowed.
+
+    From a table of the file, or from texts as `GET /users/{id}=50ms`, several separated by commas.
+    """
+    found: dict[str, float] = {}
+    for route, time in _objectives(raw):
+        if not _ROUTE.fullmatch(route):
+            raise ValueError(f"holds {route!r}, which is no route: METHOD /PATH as tafe report shows it, or *")
+        called = _TYPE.sub(r"\1", route)
+        if called != route:
+            raise ValueError(f"holds {route!r}, which reports call {called!r}")
+        if route in found:
+            raise ValueError(f"names {route!r} twice")
+        try:
+            seconds = read_duration(time)
+        except ValueError as error:
+            raise ValueError(f"gives {route!r} {time!r}, which {error}") from None
+        if not _LEAST_OBJECTIVE_S <= seconds <= _MOST_OBJECTIVE_S:
+            raise ValueError(f"gives {route!r} {time!r}, which is not within 1ms to 1h")
+        found[route] = seconds
+    return tuple(found.items())
+
+
+def _objectives(raw: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(raw, Mapping):
+        yield from raw.items()
+        return
+    if not isinstance(raw, str | list | tuple):
+        raise ValueError("is neither a table nor text")  # noqa: TRY004  as all complaints about a value
+    for text in [raw] if isinstance(raw, str) else raw:
+        rest = read_any_text(text)
+        while rest:
+            match = _OBJECTIVE.match(rest)
+            if match is None:
+                raise ValueError(f"holds {rest!r}, which is not ROUTE=TIME")
+            yield match[1].strip(), match[2]
+            rest = rest[match.end() :]
 
 
 def _texts(raw: Any) -> tuple[str, ...]:
@@ -215,6 +263,14 @@ def _show_list(texts: tuple[str, ...]) -> str:
     return "[" + ", ".join(_quote(text) for text in texts) + "]"
 
 
+def _show_objectives(objectives: tuple[tuple[str, float], ...]) -> str:
+    return "{" + ", ".join(f"{_quote(route)} = {_quote(show_duration(s))}" for route, s in objectives) + "}"
+
+
+def _plain_objectives(objectives: tuple[tuple[str, float], ...]) -> str:
+    return shlex.quote(",".join(f"{route}={show_duration(s)}" for route, s in objectives))
+
+
 TEXT = Kind("TEXT", read_text, _quote, str)
 PATH = Kind("PATH", read_any_text, _quote, str)
 PREFIX = Kind("PREFIX", read_prefix, _quote, str, "/PATH/, or empty to switch it off")
@@ -228,6 +284,15 @@ ADDRESSES = Kind(
 )
 ADDRESS = Kind(
     "ADDRESS", read_address, _quote, str, "HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N, or empty to switch it off"
+)
+OBJECTIVES = Kind(
+    "ROUTE=TIME",
+    read_objectives,
+    _show_objectives,
+    _plain_objectives,
+    "METHOD /PATH=TIME as tafe report shows the route, *=TIME for any other, 1ms to 1h",
+    several=True,
+    example=(("GET /users/{id}", 0.05), ("*", 0.25)),
 )
 PEERS = Kind("PEER", read_peers, _show_list, ",".join, "IP addresses, or unix for unix sockets", several=True)
 

@@ -157,7 +157,7 @@ class TafeWorker(Worker):
 
         self._profiling = profiling
         try:
-            return profiling.start(directory, self.settings.slow_slice_s * 1000)
+            return profiling.start(directory, self.settings.slow_slice_s * 1000, self.settings.objectives_ms)
         except UsageError as error:
             self._fail(str(error))
 

@@ -22,7 +22,7 @@ HEAD = b"GET /users/17 HTTP/1.1\r\nHost: a\r\nX-Request-Id: first\r\nConnection:
 
 @pytest.fixture
 def profiled(tmp_path: Path) -> Iterator[profiling.SpanObserver]:
-    yield profiling.start(str(tmp_path), 10.0)
+    yield profiling.start(str(tmp_path), 10.0, {})
     profiling.stop()
 
 
