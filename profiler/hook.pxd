@@ -2,6 +2,7 @@ cimport cython
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
 
 from profiler.model cimport Slice, Span, Turn
+from profiler.tracing cimport Tracing
 
 
 cdef inline long long clock_ns() noexcept nogil:
@@ -29,11 +30,12 @@ cdef _charge(Span span, Slice record, double cost_s)
 
 @cython.final
 cdef class Hook:
-    cdef object _collector, _fold, _hub, _stalls, _woken, _chained, _tracer, _recent
+    cdef object _collector, _fold, _hub, _stalls, _woken, _recent
     cdef list _batch, _unusual
+    cdef Tracing _tracing
     cdef Turn _turn
     cdef dict _suspended
-    cdef long long _displaced, _dropped, _failures, _slices_over, _turns
+    cdef long long _dropped, _failures, _slices_over, _turns
     cdef double _notable_s, _threshold_s, _idle_s, _switches
     cdef bint _asleep, _polling, _stalled
     cdef object _turn_ns
@@ -58,6 +60,4 @@ cdef class Hook:
     cpdef before_callbacks(self)
     cpdef before_poll(self)
     cpdef after_poll(self)
-    cdef _recheck(self)
-    cdef _chain(self, found)
-    cdef _failed(self, error)
+    cpdef _failed(self, error)

@@ -28,23 +28,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from greenlet import getcurrent, gettrace, greenlet, settrace
+from greenlet import getcurrent, gettrace, greenlet
 
 from profiler.collector import Collector
 from profiler.convoy import MEMBER
 from profiler.lineage import INHERITED
 from profiler.model import Counts, Slice, Span, Turn
 from profiler.stalls import Stalls
+from profiler.tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from profiler.flight import Flight
     from profiler.usage import Meter
-
-    Tracer = Callable[[Literal["switch", "throw"], tuple[greenlet, greenlet]], object]
 
 BATCH = 128  # finished requests folded together at most: some 40 us of hub time, interpreted (profiler_switch.py)
 SETTLE_S = 0.25  # so long after a slow slice its victims are looked for: they get their turn within a few
@@ -79,10 +78,6 @@ class Links(NamedTuple):
     flight: Flight | None = None
 
 
-def _nothing() -> None:
-    """What a greenlet runs that is switched to only for the switch."""
-
-
 class Hook:
     """Made in the hub's thread; nothing is traced before `install`.
 
@@ -91,11 +86,10 @@ class Hook:
 
     __slots__ = (
         # Of the process
-        "_batch", "_collector", "_fold", "_hub", "_notable_s", "_stalls", "_threshold_s", "_turn", "_unusual", "_woken",
-        "_chained",  # a tracer of somebody else's, called after ours
-        "_tracer",  # what gettrace should say: `trace`, or `_both`
+        "_batch", "_collector", "_fold", "_hub", "_notable_s", "_stalls", "_threshold_s", "_tracing", "_turn",
+        "_unusual", "_woken",
         # Since the start, as in Counts
-        "_displaced", "_dropped", "_failures", "_idle_s", "_slices_over", "_turns",
+        "_dropped", "_failures", "_idle_s", "_slices_over", "_turns",
         "_switches",  # a float: see model.py
         # Of the turn of the loop
         "_asleep",  # nothing was to do: tell `woken` at the next turn
@@ -119,9 +113,8 @@ class Hook:
         self._notable_s = threshold_s * MEMBER  # from here on a slice is looked at after its end
         self._collector = Collector(self._start_of_slice)
         self._stalls = Stalls(links.hub, meter, self._collector, finished, threshold_s, flight)
-        self._chained: Tracer | None = None
-        self._tracer: Tracer | None = None
-        self._displaced = self._dropped = self._failures = self._slices_over = self._turns = 0
+        self._tracing = Tracing(self.trace, self._start_of_slice, self._failed)
+        self._dropped = self._failures = self._slices_over = self._turns = 0
         self._idle_s = self._switches = 0.0
         self._asleep = self._polling = self._stalled = False
         self._turn_ns: int = self._turn.ready_ns
@@ -286,8 +279,9 @@ class Hook:
         self._turn.ready_ns = self._turn_ns  # the same object, for `begin`
         self._start = self._mark = now
         self._turns += 1
-        if gettrace() is not self._tracer:
-            self._recheck()
+        if gettrace() is not self._tracing.tracer:
+            self._tracing.recheck()
+            self._start = self._mark = clock()
         if len(self._batch) >= BATCH:
             self._fold()
         if self._stalled and now - self._recent[-1].end_s > SETTLE_S:
@@ -299,31 +293,6 @@ class Hook:
     def doze(self) -> None:
         """Ask for `Links.woken` at the next turn."""
         self._asleep = True
-
-    def _recheck(self) -> None:
-        found: Any = gettrace()
-        before = self._switches
-        greenlet(_nothing).switch()
-        if self._switches != before:  # the new one calls ours: leave it
-            self._tracer = found
-            return
-        self._displaced += 1
-        self._chain(found)
-        self._start = self._mark = clock()
-
-    def _chain(self, found: Tracer | None) -> None:
-        self._chained = found
-        self._tracer = self.trace if found is None else self._both
-        settrace(self._tracer)
-
-    def _both(self, event: Literal["switch", "throw"], args: tuple[greenlet, greenlet]) -> None:
-        self.trace(event, args)
-        try:
-            if self._chained is not None:
-                self._chained(event, args)
-        except BaseException as error:  # noqa: BLE001 - greenlet would drop it, and ours with it
-            self._chain(None)
-            self._failed(error)
 
     def _failed(self, error: BaseException) -> None:
         self._active = None  # whose it is, is no longer known
@@ -358,16 +327,14 @@ class Hook:
 
     def install(self) -> None:
         """Trace from now on; call it in the hub's thread."""
-        self._chain(gettrace())
+        self._tracing.install()
         self._collector.install()
         self._start = self._mark = self._ready = clock()
 
     def remove(self) -> None:
         """Trace no more."""
-        if gettrace() is self._tracer:
-            settrace(self._chained)
+        self._tracing.remove()
         self._threshold_s = self._notable_s = float("inf")  # somebody may still call us from a chain of their own
-        self._tracer = None
         self._collector.remove()
 
     def _start_of_slice(self) -> float:
@@ -393,6 +360,6 @@ class Hook:
             self._idle_s,
             self._slices_over,
             self._dropped + self._stalls.dropped,
-            self._displaced,
+            self._tracing.displaced,
             self._failures,
         )
