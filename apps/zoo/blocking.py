@@ -207,10 +207,15 @@ def _locked_database(ms: int) -> Iterator[sqlite3.Connection]:
         holder = sqlite3.connect(file.name, isolation_level=None, check_same_thread=False)
         wanting = sqlite3.connect(file.name, isolation_level=None, check_same_thread=False, timeout=60)
         holder.execute("BEGIN IMMEDIATE")
-        later(ms, holder.execute, "COMMIT")
+        later(ms, _commit_and_close, holder)
         yield wanting
-        holder.close()
         wanting.close()
+
+
+def _commit_and_close(connection: sqlite3.Connection) -> None:
+    # Who waits for the lock has it before execute() returns: closed by them, the connection would be gone under it.
+    connection.execute("COMMIT")
+    connection.close()
 
 
 @stall("sqlite", "blocking")
