@@ -14,15 +14,18 @@ would have. Pure but for `load`.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from profiler.errors import ProfilerError
 
+TERM_DAYS = 90  # of an entry that is suggested: a quarter is time enough to repair a line
 _EXAMPLE = 'an entry has file = "app/x.py", function = "f", reason = "...", expires = 2026-12-31'
 
 
@@ -72,6 +75,34 @@ class AllowList:
                 "expired": entry.expired(today),
                 "reason": entry.reason,
             }
+
+
+def suggestion(site: dict[str, Any], today: str) -> str:
+    """An entry that would accept a site of a report, but for the reason, which is for people to give. TOML.
+
+    `today`: an ISO 8601 moment, from which on it would hold for `TERM_DAYS`.
+    """
+    end = datetime.fromisoformat(today).date() + timedelta(days=TERM_DAYS)
+    values = {"file": _file_of(site["file"]), "function": site["function"], "cause": site["cause"]}
+    return "\n".join(
+        [
+            "[[allow]]",
+            *(f"{name} = {_quoted(value)}" for name, value in values.items()),
+            f"up_to_ms = {math.ceil(site['busy_ms']['max'])}",
+            'reason = ""  # needed',
+            f"expires = {end.isoformat()}",
+        ]
+    )
+
+
+def _file_of(path: str) -> str:
+    """The end of a path that says which file it is: elsewhere the project is in another folder."""
+    return "/".join(path.split(os.sep)[-2:])
+
+
+def _quoted(text: str) -> str:
+    """A basic string of TOML, which escapes as JSON does (but for what neither prints)."""
+    return json.dumps("".join(c if c.isprintable() else "?" for c in text), ensure_ascii=False)
 
 
 def load(path: str | os.PathLike[str]) -> AllowList:

@@ -179,7 +179,7 @@ def _counts(site: dict[str, Any], limit: _Limit) -> bool:
 
 
 def _site(site: dict[str, Any]) -> list[str]:
-    from profiler.render.text import allowed_text, short_path
+    from profiler.render.words import accepted, short_path
 
     longest, times = f"{site['busy_ms']['max']:.1f} ms", site["count"]
     lasted = longest if times == 1 else f"{times} times, at most {longest}"
@@ -189,5 +189,5 @@ def _site(site: dict[str, Any]) -> list[str]:
         lines.append(f"      {site['source']}")
     lines.append(f"    -> {site['advice']}")
     if site["allowed"]:
-        lines.append(f"    {allowed_text(site['allowed'])}")
+        lines.append(f"    {accepted(site['allowed'])}")
     return lines

@@ -79,6 +79,7 @@ class Session:
         worker: str,
         library_prefixes: Sequence[str],
         objectives_s: Mapping[str, float],
+        remedies: Mapping[str, str],
     ) -> None:
         threshold_s = slow_slice_ms / 1000
         hub: Any = get_hub()
@@ -95,7 +96,7 @@ class Session:
         finished: deque[Slice] = deque()
         self._writer: Writer | None = None
         if directory is not None:
-            self._writer = Writer(os.fspath(directory), worker, threshold_s, table, flight)
+            self._writer = Writer(os.fspath(directory), worker, threshold_s, table, flight, remedies)
         self._hook = hooks.Hook(
             hooks.Links(
                 hub=hub,
@@ -289,6 +290,7 @@ def install(
     worker: str | int | None = None,
     library_prefixes: Sequence[str] = (),
     objectives: Mapping[str, float] | None = None,
+    remedies: Mapping[str, str] | None = None,
 ) -> Session:
     """Profile this process from now on; call it in the hub's thread, after any fork.
 
@@ -301,6 +303,8 @@ def install(
     `objectives`: the longest that a request of a route should take, in ms: `{"GET /users/{id}": 50, "*": 250}`, where
     "*" is any other route. Of requests that take longer the moment is stored: who had the hub meanwhile (flight.py).
     Without it that is done for requests that were queued for ten times `slow_slice_ms` alone.
+    `remedies`: what a report is to advise here where it would name gevent's own (report/advice.py): `{"thread":
+    "tafe.offload({})"}`, with {} for a function and its arguments.
     Raises ProfilerError when a session is open already, a value is out of range, or the directory cannot be
     written.
     """
@@ -327,6 +331,7 @@ def install(
         str(os.getpid() if worker is None else worker),
         library_prefixes,
         {route: objective_ms / 1000 for route, objective_ms in (objectives or {}).items()},
+        remedies or {},
     )
     session._start()  # noqa: SLF001 - apart from __init__, which has no effect on the process
     _session = session

@@ -25,7 +25,7 @@ from profiler.native import Signal, sleep, start_thread
 from profiler.retention import MAX_FILE_AGE_S, MAX_FILE_BYTES, file_name, prune
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from profiler.flight import Flight
     from profiler.sites import SiteTable
@@ -52,7 +52,13 @@ class Writer:
     """Writes what is handed over, and what appears in `table` and `flight`, until stopped."""
 
     def __init__(
-        self, directory: str, worker: str, threshold_s: float, table: SiteTable, flight: Flight | None = None
+        self,
+        directory: str,
+        worker: str,
+        threshold_s: float,
+        table: SiteTable,
+        flight: Flight | None = None,
+        remedies: Mapping[str, str] | None = None,
     ) -> None:
         self._directory = directory
         self._outbox: deque[Source] = deque()
@@ -76,6 +82,7 @@ class Writer:
             "worker": worker,
             "threshold_s": threshold_s,
             "hook": "interpreted" if why_interpreted else "compiled",
+            "remedies": dict(remedies or {}),
             "started": round(time.time(), 3),  # of the session: the same in all its files
         }
         try:

@@ -128,7 +128,16 @@ def config(**given: Any) -> int:
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output.")
 @click.option("--since", metavar="DURATION|MOMENT", help="Leave out what is older: 15m, 2h, 7d, or ISO 8601.")
 @click.option("--allow", metavar="FILE", help="A list of stalls that are accepted for a time; see the README.")
-def report(directories: tuple[str, ...], format_: str, output: str | None, since: str | None, allow: str | None) -> int:
+@click.option("--all", "everything", is_flag=True, help="As text: everything, not only what fits one screen.")
+def report(
+    directories: tuple[str, ...],
+    format_: str,
+    output: str | None,
+    since: str | None,
+    allow: str | None,
+    *,
+    everything: bool,
+) -> int:
     """Show what the profiler has recorded in DIR..., several workers and machines together."""
     for path in directories:
         if os.path.isfile(path):
@@ -136,7 +145,7 @@ def report(directories: tuple[str, ...], format_: str, output: str | None, since
             raise UsageError(f"{path!r} is a file", allowed="directories", try_=f"tafe report {folder}")
     from tafe import profiling
 
-    return profiling.report(list(directories), format_, output, since, allow)
+    return profiling.report(list(directories), format_, output, since, allow, everything=everything)
 
 
 @cli.command()

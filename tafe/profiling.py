@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from profiler.metrics import Times as Times  # noqa: PLC0414 - the same
     from profiler.sites import Finding
 
+# What advice in a report names here where it would name gevent's own.
+REMEDIES = {"thread": "tafe.offload({})", "sqlite": "tafe.Database, whose threads wait for you"}
+
 _session: profiler.Session | None = None
 
 
@@ -60,6 +63,7 @@ def start(directory: str, slow_slice_ms: float, objectives_ms: Mapping[str, floa
             slow_slice_ms=slow_slice_ms,
             library_prefixes=[str(Path(__file__).parent)],
             objectives=objectives_ms,
+            remedies=REMEDIES,
         )
     except profiler.ProfilerError as error:
         raise _usage(error) from error
@@ -116,11 +120,17 @@ def stop() -> None:
 
 
 def report(
-    directories: list[str], format_: str, output: str | None, since: str | None = None, allow: str | None = None
+    directories: list[str],
+    format_: str,
+    output: str | None,
+    since: str | None = None,
+    allow: str | None = None,
+    *,
+    everything: bool = False,
 ) -> int:
     """Print the report of these directories; the exit status. Raises `UsageError` for what cannot be shown."""
     try:
-        return run_report(directories, format_, output, since, allow)
+        return run_report(directories, format_, output, since, allow, everything=everything)
     except profiler.ProfilerError as error:
         raise _usage(error) from error
 

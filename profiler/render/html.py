@@ -3,7 +3,7 @@
 Everything is in the file; a Content-Security-Policy keeps it from loading anything, and from running any script but the
 one of page.py, known by its hash. Routes, request ids and sources come from strangers: every text is escaped, in
 elements and in attributes, and characters that do not print are shown as `?`. Nothing of a report is in the script.
-Complete: each row of the JSON is a row here, with stack, routes and advice.
+Complete: each row of the JSON is a row here, with stack, routes and advice; a moment with all that is known of it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from profiler.allow import suggestion
+from profiler.render.details import meanwhile, slice_of
 from profiler.render.page import SCRIPT, STYLE
-from profiler.render.text import allowed_text, short_path, warnings
+from profiler.render.words import accepted, many, milliseconds, place_of, plain, short_path, split_of, warnings
 
 _HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 _POLICY = (
@@ -33,11 +35,13 @@ def render(report: dict[str, Any]) -> str:
         f"<h1>{_text(title)}</h1>",
         *_head(report),
         "<h2>Lines that do not yield</h2>",
-        *_sites(report["sites"]),
+        *_sites(report["sites"], report["window"]["end"]),
         "<h2>Routes</h2>",
         *_routes(report["routes"]),
         "<h2>Slowest requests</h2>",
         *_slowest(report["slowest"]),
+        "<h2>Moments: what the hub did while a request was too slow</h2>",
+        *_moments(report),
         "<h2>Workers</h2>",
         *_workers(report["workers"]),
     ]
@@ -71,16 +75,16 @@ def _head(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _sites(sites: Sequence[dict[str, Any]]) -> list[str]:
+def _sites(sites: Sequence[dict[str, Any]], until: str) -> list[str]:
     if not sites:
         return ["<p>None.</p>"]
     most = max(site["harm_ms"] for site in sites)
     heads = ("#", "Line, and what to do", "Cause")
     numbers = ("Harm", "Victims", "Times", "Busy in all", "p50", "p99", "Longest")
-    return _table(heads, numbers, (_site(site, most) for site in sites))
+    return _table(heads, numbers, (_site(site, most, until) for site in sites))
 
 
-def _site(site: dict[str, Any], most_harm_ms: float) -> str:
+def _site(site: dict[str, Any], most_harm_ms: float, until: str) -> str:
     busy, share = site["busy_ms"], site["harm_ms"] / most_harm_ms if most_harm_ms else 0.0
     place = f"{short_path(site['file'])}:{site['line']} in {site['function']}" if site["file"] else site["function"]
     where = [
@@ -89,23 +93,31 @@ def _site(site: dict[str, Any], most_harm_ms: float) -> str:
         ' <span class="dim">(a library: no line of the application was running)</span>' if site["library"] else "",
         f"<pre>{_text(site['source'])}</pre>" if site["source"] else "",
         f'<div class="todo">&rarr; {_text(site["advice"])}</div>' if site["advice"] else "",
-        f"<div>{_text(allowed_text(site['allowed']))}</div>" if site.get("allowed") else "",
+        f"<div>{_text(accepted(site['allowed']))}</div>" if site.get("allowed") else "",
         f'<div class="dim">in {_text(", ".join(site["routes"][:TOP_ROUTES]))}</div>' if site["routes"] else "",
     ]
     if len(site["routes"]) > TOP_ROUTES:
         where.append(_folded(f"and {len(site['routes']) - TOP_ROUTES} more routes", site["routes"][TOP_ROUTES:]))
     if site["stack"]:
         where.append(_folded("stack, outermost first", site["stack"]))
+    if site["file"] and not site["innocent"]:
+        where.append(_folded("to accept it for a time: an entry for --allow", suggestion(site, until).splitlines()))
     cause = site["cause"] + (", not to blame" if site["innocent"] else "")
     cells = [
         _cell(str(site["rank"]), sort_by=f"{site['rank']:09}"),
         f'<td data-value="{_text(place)}">{"".join(where)}</td>',
-        f'<td data-value="{_text(cause)}"><span class="cause">{_text(cause)}</span></td>',
+        f'<td data-value="{_text(cause)}"><span class="cause">{_text(cause)}</span>{_split(site)}</td>',
         _numeric(site["harm_ms"], f' style="--share: {share:.1%}"', "harm"),
         *(_numeric(value) for value in (site["victims"], site["count"], busy["total"])),
         *(_numeric(busy[name]) for name in ("p50", "p99", "max")),
     ]
     return f"<tr{' class=innocent' if site['innocent'] else ''}>{''.join(cells)}</tr>"
+
+
+def _split(site: dict[str, Any]) -> str:
+    """How its time divides, where that is by more than one cause."""
+    parts = split_of(site)
+    return f'<div class="dim">{_text(", ".join(parts))}</div>' if len(parts) > 1 else ""
 
 
 def _folded(summary: str, lines: Sequence[str]) -> str:
@@ -141,9 +153,42 @@ def _slowest(requests: Sequence[dict[str, Any]]) -> list[str]:
     return _table(("Started", "Route", "Request id", "Of that"), ("Total", "Running", "Waiting", "Queued"), rows)
 
 
+def _moments(report: dict[str, Any]) -> list[str]:
+    moments, more = report["moments"], report["left_out"]["moments"]
+    if not moments:
+        return ["<p>None were stored: no request was too slow.</p>"]
+    shown = _table(
+        ("Started", "Route", "Request id", "Who had the hub, and who waited"),
+        ("Total", "Allowed", "Queued", "Hub idle", "In short slices"),
+        (_moment(moment) for moment in moments),
+    )
+    return [*shown, *([f"<p>{more:,} more requests were too slow.</p>"] if more else [])]
+
+
+def _moment(moment: dict[str, Any]) -> str:
+    request, objective_ms, more = moment["request"], moment["objective_ms"], moment["more_slices"]
+    ran = [f"{one['started']}  {milliseconds(one['length_ms'])}  {slice_of(one)}" for one in moment["slices"]]
+    ran += [f"{milliseconds(more['ms'])} in {many(more['count'], 'more slice')}"] if more["count"] else []
+    waited = [
+        f"{milliseconds(one['queued_ms'])} of {milliseconds(one['total_ms'])}  {one['route']}  {one['request_id']}"
+        for one in moment["waited"]
+    ]
+    rest = moment["more_waited"]
+    waited += [f"{milliseconds(rest['queued_ms'])}, {many(rest['count'], 'more request')}"] if rest["count"] else []
+    told = [f"<div>{_text(meanwhile(moment))}</div>"]
+    told += [_folded(f"{many(len(moment['slices']) + more['count'], 'slice')} on the hub", ran)] if ran else []
+    told += [_folded("who was queued besides", waited)] if waited else []
+    return (
+        f"<tr>{_cell(request['started'])}{_cell(request['route'])}{_cell(request['request_id'])}<td>{''.join(told)}</td>"
+        + _numeric(request["total_ms"])
+        + (_numeric(objective_ms) if objective_ms is not None else '<td class="number" data-value="-1">any</td>')
+        + "".join(_numeric(value) for value in (request["queued_ms"], moment["idle_ms"], moment["short_ms"]))
+        + "</tr>"
+    )
+
+
 def _blame(by: dict[str, Any]) -> str:
-    where = f"{short_path(by['file'])}:{by['line']}" if by["file"] else "a line that was not seen"
-    return f"{_number(by['ms'])} by {where}" + (
+    return f"{_number(by['ms'])} by {place_of(by)}" + (
         ", its own" if by["own"] else f" for {by['route']}" if by["route"] else ""
     )
 
@@ -177,4 +222,4 @@ def _number(value: float) -> str:
 
 
 def _text(text: str) -> str:
-    return escape("".join(c if c.isprintable() else "?" for c in text))
+    return escape(plain(text))

@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import shutil
 import sys
 import time
 from datetime import UTC, datetime
@@ -30,11 +33,15 @@ def run(
     output: str | None = None,
     since: str | None = None,
     allow: str | None = None,
+    *,
+    everything: bool = False,
 ) -> int:
     """Print the report of these directories, or write it to the file `output`; returns the exit status, 0.
 
     `since`: leave out what was written before, a duration (`15m`, `2h`, `7d`) or an ISO 8601 moment; figures are
     of up to ten seconds before they were written. `allow`: mark what this allow list (profiler/allow.py) accepts.
+    `everything`: as text not only what fits one screen, as the other formats are in any case. Text on a terminal is as
+    wide as that is, up to 100 columns.
     Raises ProfilerError for a directory that is missing or holds no profile (since then), an unknown format or
     `since`, an allow list that is none, a file that cannot be written.
     """
@@ -52,9 +59,11 @@ def run(
     report = build(profile)
     if allowed is not None:
         allowed.mark(report["sites"], datetime.now(UTC).astimezone().date())
-    shown: str = import_module(f"profiler.render.{format}").render(report)
+    renderer = import_module(f"profiler.render.{format}")
+    given = {"everything": everything, **_width(output)} if format == "text" else {}
+    shown: str = renderer.render(report, **given)
     if output is None:
-        sys.stdout.write(shown)
+        _print(shown, "replace" if format == "text" else None)
         return 0
     try:
         with open(output, "w", encoding="utf-8") as file:
@@ -64,10 +73,27 @@ def run(
     return 0
 
 
-def main(argv: list[str]) -> int:
-    """`report DIR... [--since DURATION|MOMENT] [--allow FILE] [--format FORMAT] [-o FILE]`; returns the exit status.
+def _width(output: str | None) -> dict[str, int]:
+    """Of the terminal, if it is shown on one."""
+    return {"width": shutil.get_terminal_size().columns} if output is None and sys.stdout.isatty() else {}
 
-    2 for what cannot be done.
+
+def _print(shown: str, errors: str | None) -> None:
+    """`errors`: what to do about characters that a terminal has not; None: programs read it, and expect UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding=None if errors else "utf-8", errors=errors)
+    try:
+        sys.stdout.write(shown)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has seen enough, as `| head -1` has
+        with open(os.devnull, "w") as nowhere:  # where the interpreter's own flush, at its end, is not noticed
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def main(argv: list[str]) -> int:
+    """`report DIR... [--since DURATION|MOMENT] [--allow FILE] [--format FORMAT] [--all] [-o FILE]`.
+
+    Returns the exit status, 2 for what cannot be done.
     """
     parser = _Parser(prog="python -m profiler", description="Show what does not yield.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="report")
@@ -76,10 +102,11 @@ def main(argv: list[str]) -> int:
     report.add_argument("--since", metavar="DURATION|MOMENT", help="leave out what is older: 15m, 2h, 7d, or ISO 8601")
     report.add_argument("--allow", metavar="FILE", help="mark what this allow list accepts, as tests do with it")
     report.add_argument("--format", default="text", metavar="|".join(FORMATS))
+    report.add_argument("--all", action="store_true", help="as text: everything, not only what fits one screen")
     report.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
     try:
         given = parser.parse_args(argv)
-        return run(given.directories, given.format, given.output, given.since, given.allow)
+        return run(given.directories, given.format, given.output, given.since, given.allow, everything=given.all)
     except ProfilerError as error:
         print(f"profiler: {error}", file=sys.stderr)  # noqa: T201 - a command
         return error.exit_status

@@ -1,147 +1,133 @@
-"""What to do about a site, in a sentence: the first row of the table that fits.
+"""What to do about a site, in a sentence that says what to type: the first row of the tables that fits.
 
-Rows are (cause, words in the source line or the stack, advice); more special rows stand above more general
-ones. To extend: add a row.
+Rows are (cause, words in the source line or the stack, advice); more special rows stand above more general ones. To
+extend: add a row. In an advice stand for
+
+    {thread}   the call of that line, made in a native thread; how, the worker's file says ("remedies")
+    {args}     the call's arguments                    {name}    its name
+    {patch}    how it comes to be monkey-patched       {within}  what `in` looks through
+    {stem}     the name of the module                  {sqlite}  how SQLite does not hold up the hub
+
+A line of a report holds an advice of `LONGEST` columns: where the call of the source is too long for that, its
+arguments are left out, and then its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from profiler.report.calls import SOME_CALL, Call, call_in, searched_in
+
+LONGEST = 94  # a report's line of 100 columns, less what stands before it
+
+LONGEST_NAME = 30  # what is longer is left to the line of source above
 
 _ANY: tuple[str, ...] = ()
-_OFFLOAD = "in a native thread: gevent.get_hub().threadpool.apply(...), or tafe.offload(...)"
-_ELSEWHERE = "it keeps the GIL, so a thread would not help: another process, or less of it at a time"
+# How things are done where the worker did not say: with gevent alone.
+_REMEDIES = {
+    "thread": "gevent.get_hub().threadpool.spawn({}).get()",
+    "sqlite": "check_same_thread=False, {thread}",
+}
+# Of gevent.sleep(0) the loop runs up to fifty before it looks at sockets and timers again.
+_YIELD = "gevent.sleep(0.0001) every few hundred rounds (sleep(0) seldom polls)"
+_PROCESS = "in a process (gevent.subprocess)"
 
 _TABLE: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("blocking", ("usleep(", "nanosleep("), "C code sleeps (use CDLL, PyDLL keeps the GIL): {thread}"),
+    ("blocking", ("sleep(",), "unpatched: gevent.sleep({args}), or {patch}"),
+    ("blocking", ("select(", ".poll("), "it waits in the system's select or poll: {patch}"),
+    ("blocking", ("os.system(",), "os.system never yields: gevent.subprocess.call({args}, shell=True)"),
+    ("blocking", ("os.popen(",), "os.popen never yields: gevent.subprocess.check_output({args}, shell=True)"),
     (
         "blocking",
-        ("usleep(", "nanosleep("),
-        f"C code sleeps here: if it releases the GIL (ctypes.CDLL does, PyDLL does not), run it {_OFFLOAD}",
-    ),
-    (
-        "blocking",
-        ("sleep(",),
-        "this sleep is not gevent's: use gevent.sleep, or patch (gevent.monkey.patch_all()) before it is imported",
-    ),
-    (
-        "blocking",
-        ("select(", ".poll("),
-        "it waits for sockets in select or poll unpatched: patch before it is imported",
-    ),
-    (
-        "blocking",
-        ("subprocess", "popen", "system(", "waitpid", ".wait("),
-        "it waits for a process: use gevent.subprocess, or patch before subprocess is imported",
+        ("subprocess", "popen", "waitpid", ".wait("),
+        "a process is waited for: gevent.subprocess, or {patch}",
     ),
     (
         "blocking",
         ("getaddrinfo", "gethostby", "getnameinfo"),
-        "it looks a name up without gevent's resolver: patch before socket is imported, or keep the address",
+        "an unpatched look-up: keep the address, or {patch}",
     ),
+    ("blocking", ("sqlite", "begin immediate"), "SQLite's lock: {sqlite}"),
     (
         "blocking",
-        ("sqlite", "begin immediate", "executemany", ".commit("),
-        f"it waits for a lock of the database: use tafe.Database, keep transactions short, or run it {_OFFLOAD}",
+        (".execute(", "executemany(", ".commit(", ".fetchone(", ".fetchall("),
+        "a driver in C: one in Python, as PyMySQL; or {thread}",
     ),
     (
         "blocking",
         ("flock", "lockf"),
-        f"it waits for a lock on a file: take it with LOCK_NB and gevent.sleep between tries, or run it {_OFFLOAD}",
+        "wait for the file's lock in a loop: LOCK_EX | LOCK_NB, and gevent.sleep(0.01) between tries",
     ),
     (
         "blocking",
-        (".acquire(", "lock("),
-        "this lock is not gevent's: patch before it is made, or use gevent.lock",
+        (".acquire(", "lock(", "lock:", "threading.py", "queue.py"),
+        "not gevent's lock: gevent.lock.BoundedSemaphore(), or {patch}",
     ),
     (
         "blocking",
-        ("socket", "ssl", "http", "urllib", "requests", "recv(", "send(", "connect("),
-        f"this socket is not gevent's: patch before its module is imported; if C code makes it, run it {_OFFLOAD}",
+        ("socket", "ssl", "http", "urllib", "requests", "recv(", "send(", "sendall(", "connect("),
+        "not gevent's socket: {patch}; C code's goes into a thread",
     ),
-    ("blocking", ("fsync", "fdatasync"), f"the disk is waited for: sync less often, for many writes, and {_OFFLOAD}"),
-    (
-        "blocking",
-        ("os.read(", "os.write("),
-        f"a pipe or file does not yield: gevent.os.tp_read and tp_write do, or run it {_OFFLOAD}",
-    ),
-    ("blocking", ("open(", ".read(", ".write("), f"a file does not yield: run this call {_OFFLOAD}"),
-    ("blocking", _ANY, f"this call waits in the system without yielding: use gevent's own, or run it {_OFFLOAD}"),
+    ("blocking", ("fsync", "fdatasync"), "the disk: sync once for many writes, {thread}"),
+    ("blocking", ("os.read(",), "a pipe or file does not yield: gevent.os.tp_read({args})"),
+    ("blocking", ("os.write(",), "a pipe or file does not yield: gevent.os.tp_write({args})"),
+    ("blocking", ("open(", ".read(", ".write("), "files do not yield: {thread}"),
+    ("blocking", _ANY, "it waits and does not yield: {thread}"),
+    ("python", ("deepcopy",), "copy.deepcopy walks every object: copy what changes, share what does not"),
     (
         "python",
-        ("deepcopy",),
-        "copy.deepcopy walks every object in Python: copy only what is changed, or share what nobody changes",
+        ("indent=", "json/encoder.py"),
+        "json with indent= (or default=) encodes in Python: leave it out, or use orjson",
     ),
-    (
-        "python",
-        ("indent=",),
-        "json with indent= encodes in Python: leave indent out (people read it with a tool), or use ujson or orjson",
-    ),
-    (
-        "python",
-        (" for ", "while "),
-        f"a loop in Python: do less, yield every few hundred rounds with gevent.sleep(0), or run it {_OFFLOAD}",
-    ),
-    (
-        "python",
-        _ANY,
-        f"this is Python at work: do less, yield every few hundred rounds with gevent.sleep(0), or run it {_OFFLOAD}",
-    ),
+    ("python", ("jinja2", "django/template"), "a template is rendered: fewer rows a page, or stream its parts"),
+    ("python", ("re/_compiler.py", "re/_parser.py"), "a pattern is compiled: once, at import, with re.compile"),
     (
         "native",
         ("re.match", "re.search", "re.find", "re.full", "re.sub", "re.split", "fullmatch(", ".findall(", ".finditer("),
-        "a regular expression tries too many ways: no nested repeats like (a+)+, and a bound on the text's length",
+        "the pattern backtracks: no repeat in a repeat, as (a+)+; bound the text, len(text) < 1000",
     ),
-    ("native", ("zlib", "gzip", "bz2", "lzma", "zstd"), f"compression releases the GIL: run it {_OFFLOAD}"),
+    ("native", ("zlib", "gzip", "bz2", "lzma", "zstd"), "compression needs no GIL: {thread}"),
     (
         "native",
         ("pbkdf2", "scrypt", "bcrypt", "argon2", "hashlib", "sha256("),
-        f"hashing is slow on purpose and releases the GIL: run it {_OFFLOAD}",
+        "hashing needs no GIL: {thread}",
     ),
     (
         "native",
         ("getaddrinfo", "gethostby"),
-        "it looks names up without gevent's resolver: patch before socket is imported, or keep the address",
+        "an unpatched look-up: keep the address, or {patch}",
     ),
     (
         "native",
         ("pickle", "marshal", "json.", "loads(", "dumps("),
-        f"a large object is encoded or decoded in one piece: do it by parts ({_ELSEWHERE})",
+        "one {name} for all of it keeps the GIL: by parts, gevent.sleep(0.0001) between them",
     ),
     (
         "native",
         ("sorted(", ".sort("),
-        "a long list is sorted in one piece: let the database sort, or merge sorted parts",
+        "a long list is sorted in one piece: ORDER BY in the database, heapq.nsmallest, or sorted parts",
     ),
-    ("native", (" in ",), "`in` looks through a whole list: use a set or a dictionary, which look in one place"),
-    ("native", ("**", "pow("), f"arithmetic with numbers of that many digits: {_ELSEWHERE}"),
-    (
-        "native",
-        _ANY,
-        f"this is C code at work: give it less at a time, or, if it releases the GIL, run it {_OFFLOAD}",
-    ),
+    ("native", (" in ",), "`in` looks through all of {within}: make that a set or a dict, once"),
+    ("native", ("**", "pow("), f"so many digits keep the GIL: fewer digits, or {_PROCESS}"),
+    ("native", _ANY, "C code: give it less, or (GIL released) {thread}"),
     (
         "gc",
         ("gc.collect(",),
-        "the collector is called by hand: leave that out, or do it while the worker has no requests",
+        "leave gc.collect() out: after loading, gc.freeze() makes automatic collections short",
     ),
-    ("gc", _ANY, "the collector ran: gc.freeze() after loading, a higher gc.set_threshold(), fewer objects in cycles"),
-    (
-        "convoy",
-        ("sleep(0)",),
-        "gevent.sleep(0) lets up to fifty others run before sockets and timers get a turn: sleep for 0.0001 s instead",
-    ),
+    ("gc", _ANY, "gc.freeze() once loaded, gc.set_threshold(50_000, 50), and keep fewer objects at a time"),
     (
         "convoy",
         _ANY,
-        "many short pieces of work run in one turn of the loop: start fewer at a time (gevent.pool.Pool)",
+        "many short slices in a turn: gevent.pool.Pool(4) starts fewer; gevent.sleep(0.0001), not (0)",
     ),
-    (
-        "gil",
-        _ANY,
-        "the hub waited for the GIL, which another thread kept: give that thread less at a time, or use a process",
-    ),
-    ("starved", _ANY, "the code is innocent, it had no CPU: run fewer workers, or give the machine more"),
-    ("unknown", _ANY, "the cause is not known: look at the stack"),
+    ("gil", _ANY, f"this thread keeps the GIL from the hub: less at a time, or {_PROCESS}"),
+    ("starved", _ANY, "the code is innocent, it had no CPU: fewer workers, or more CPUs"),
+    ("unknown", _ANY, "the cause was not seen: its stack shows who called it"),
 )
 
 # By what called the line, however far up the stack: (cause, part of a frame, advice).
@@ -149,36 +135,130 @@ _WITHIN: tuple[tuple[str, str, str], ...] = (
     (
         "blocking",
         "logging/__init__.py",
-        "a log handler waits for its pipe, file or socket: log through a QueueHandler and a native thread",
+        "a log handler waits: logging.handlers.QueueHandler, and a native thread that writes",
     ),
     (
         "python",
         "importlib._bootstrap",
-        "a module is loaded during a request: import it at the top, so that the worker loads it before it serves",
+        "loaded while requests run: import {stem} at the top of the file that needs it",
     ),
 )
 
 # When no line of the application was running: there is no call of theirs to move elsewhere.
 _LIBRARY = {
-    "blocking": "the server or a library waited without yielding: what for is at the end of the stack (--format json)",
-    "python": "the server or a library was at work for these routes: give it less (shorter answers, smaller chunks of "
-    "a stream, fewer exceptions and log lines)",
-    "native": "C code was at work for the server or a library: give it less for these routes (shorter answers, smaller "
-    "chunks of a stream)",
+    "blocking": "none of your lines ran: a library waited; the end of the stack says for what",
+    "python": "none of your lines ran: less for the library (shorter answers, fewer exceptions and log lines)",
+    "native": "none of your lines ran: less for the library's C code (shorter answers, smaller chunks)",
 }
 
+# Python at work, by the shape of the line: what a sleep can be put into.
+_LOOP = re.compile(r"(async )?(for|while) ")
+_COMPREHENSION = re.compile(r" for .* in ")
+_LOOP_ADVICE = f"a loop in Python: {_YIELD}"
+_COMPREHENSION_ADVICE = "a comprehension cannot yield: make it a for loop with gevent.sleep(0.0001) in it"
+_RECURSION_ADVICE = "it calls itself: keep results (functools.cache), or gevent.sleep(0.0001) at some depth"
+_PYTHON_ADVICE = f"Python at work: {_YIELD}"
+_SAME_FRAMES = 3  # one below the other: recursion
 
-def advise(cause: str, source: str, stack: Sequence[str], *, library: bool = False) -> str:
-    """What to do; "" for a cause without a row. `library`: no line of the application was running."""
-    if library and cause in _LIBRARY:
-        return _LIBRARY[cause]
+# The hub cannot wait, and to it every gevent.sleep is an error.
+_HUB = re.compile(r"gevent/hub\.py:\d+ run$")  # a frame of every stack there, and of no other greenlet's
+_HUB_ADVICE = "the hub calls this itself: let that callback only start it, gevent.spawn({function}, ...)"
+
+_PACKAGE = re.compile(r"(?:site|dist)-packages/(\w+)")
+_STANDARD = re.compile(r"(?:^|/)lib/python3|^<frozen ")
+_SLOT = re.compile(r"\{(\w*)\}")
+
+
+class Case(NamedTuple):
+    """A site, as far as advice on it depends on that."""
+
+    cause: str
+    source: str = ""
+    stack: Sequence[str] = ()  # outermost first
+    file: str = ""
+    line: int = 0
+    function: str = ""
+    library: bool = False  # no line of the application was running
+    remedies: Mapping[str, str] = {}  # how a call is made in a native thread there, and so on, as its worker said
+
+
+def advise(case: Case) -> str:
+    """What to do; "" for a cause without a row."""
+    text, words = _row(case)
+    call = call_in(case.source, words) or call_in(case.source, _ANY) or SOME_CALL
+    made = ""
+    for shown in (call, call.without_arguments(), SOME_CALL):
+        made = _filled(text, shown, case)
+        if len(made) <= LONGEST:
+            break
+    return made
+
+
+def _row(case: Case) -> tuple[str, tuple[str, ...]]:
+    """The advice, and the words by which it was found."""
+    cause, source, stack = case.cause, case.source, case.stack
+    if case.library and cause in _LIBRARY:
+        return _LIBRARY[cause], _ANY
+    if case.function and any(map(_HUB.search, stack[:1])) and cause in ("python", "native", "blocking"):
+        return _HUB_ADVICE, _ANY
     for row_cause, part, advice in _WITHIN:
         if cause == row_cause and any(part in frame for frame in stack):
-            return advice
+            return advice, _ANY
     # The line itself first, then the callees, which are the innermost end of the stack.
     for text in (source, "\n".join(stack[-3:])):
         lowered = text.lower()
         for row_cause, words, advice in _TABLE:
             if cause == row_cause and any(word in lowered for word in words):
-                return advice
-    return next((advice for row_cause, words, advice in _TABLE if cause == row_cause and not words), "")
+                return advice, words
+    if cause == "python":
+        return _python(source, stack), _ANY
+    return next((advice for row_cause, words, advice in _TABLE if cause == row_cause and not words), ""), _ANY
+
+
+def _python(source: str, stack: Sequence[str]) -> str:
+    if _LOOP.match(source):
+        return _LOOP_ADVICE
+    if _COMPREHENSION.search(source):
+        return _COMPREHENSION_ADVICE
+    innermost = list(stack[-_SAME_FRAMES:])
+    return _RECURSION_ADVICE if len(innermost) == _SAME_FRAMES and len(set(innermost)) == 1 else _PYTHON_ADVICE
+
+
+def _filled(text: str, call: Call, case: Case) -> str:
+    """The advice with this call in it."""
+    values = {
+        "args": call.arguments,
+        "name": call.name,
+        "patch": _patch(call, case),
+        "within": _short(searched_in(case.source), "it"),
+        "stem": _short(os.path.basename(case.file).partition(".")[0], "it"),
+        "function": _short(case.function, "f"),
+    }
+    for name, with_gevent in _REMEDIES.items():  # {} in one is the call, {thread} in a later one is the first
+        remedy = case.remedies.get(name, with_gevent)
+        values[name] = _SLOT.sub(lambda slot: values.get(slot[1], call.handed_over()), remedy)
+    return _SLOT.sub(lambda slot: values.get(slot[1], ""), text)
+
+
+def _short(name: str, otherwise: str) -> str:
+    return name if 0 < len(name) <= LONGEST_NAME else otherwise
+
+
+def _patch(call: Call, case: Case) -> str:
+    """How what the call leads to would have been patched."""
+    late = _package(case)
+    if not late and call.name.isidentifier() and call is not SOME_CALL:
+        late = call.name
+    late = _short(late, "")
+    return f"import {late} after monkey.patch_all()" if late else "gevent.monkey.patch_all() first of all"
+
+
+def _package(case: Case) -> str:
+    """The outermost package that the line called into; "" if that was none, or the standard library alone."""
+    found = ""
+    for frame in reversed(case.stack):
+        package = _PACKAGE.search(frame)
+        if frame == f"{case.file}:{case.line} {case.function}" or not (package or _STANDARD.search(frame)):
+            break
+        found = package[1] if package and package[1] != "gevent" else found
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from profiler.report.advice import advise
+from profiler.report.advice import Case, advise
 from profiler.report.profile import TIMES, Profile, Route, Site, SiteKey, Worker
 from profiler.report.sketch import Sketch
 
@@ -118,7 +118,7 @@ def _site(key: SiteKey, site: Site) -> dict[str, Any]:
         "victims": site.victims,
         "source": source,
         "stack": list(site.stack),
-        "advice": advise(cause, source, site.stack, library=site.library),
+        "advice": advise(Case(cause, source, site.stack, file, line, function, site.library, site.remedies)),
     }
 
 

@@ -28,6 +28,7 @@ MAX_SITE_LINES = 64  # four times what a worker stores at once: of a function th
 MAX_BLAMED = 50  # slices of one request
 MAX_SECONDS = 1e9  # 30 years: more is no time that anything took
 MAX_MOMENT_S = 32_503_680_000.0  # the year 3000
+MAX_REMEDY = 60  # characters: what is longer does not fit the line of an advice
 MOMENTS = 20  # as many as the slowest requests: one is a page to read
 MAX_RAN = 200  # slices of a moment, twice what a worker stores
 KINDS = ("request", "spawned", "greenlet", "hub", "gil")
@@ -45,6 +46,7 @@ class Worker:
     pid: int = 0
     threshold_s: float | None = None
     hook: str = "unknown"  # or compiled, or interpreted
+    remedies: dict[str, str] = field(default_factory=dict)  # what its server has for advice
     start_s: float = 0.0
     end_s: float = 0.0  # 0.0: nothing of it is in the window
     requests: int = 0
@@ -105,6 +107,7 @@ class Site:
     lines: dict[int, tuple[float, str]] = field(default_factory=dict)  # line: seconds, source
     stack: tuple[str, ...] = ()
     library: bool = False  # no line of the application was running
+    remedies: dict[str, str] = field(default_factory=dict)  # of the worker that told of it last
 
     @property
     def weight(self) -> Weight:
@@ -293,6 +296,7 @@ def add_site(line: dict[str, Any], worker: Worker, profile: Profile, *, only_tex
     worker.sited += count
     site.count += count
     site.library = library
+    site.remedies = worker.remedies
     site.exact += exact
     site.busy_s += busy_s
     site.busy.add(busy)
@@ -310,6 +314,7 @@ def add_header(line: dict[str, Any]) -> Worker:
         pid=_count(line["pid"]),
         threshold_s=_seconds(line["threshold_s"]),
         hook=text(line.get("hook", "unknown")),
+        remedies={text(name): text(how)[:MAX_REMEDY] for name, how in line.get("remedies", {}).items()},
         start_s=moment(line.get("started", line["t"])),
     )
 

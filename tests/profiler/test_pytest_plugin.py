@@ -82,7 +82,7 @@ def test_a_marked_test_fails_by_the_line_that_blocks_the_hub(run: Run) -> None:
         "gevent's hub was blocked for 10 ms or more by",
         "  application.py:6 in stall   [[]blocking[]]   * ms",
         "      real_sleep(seconds)  # stalls",
-        "    -> this sleep is not gevent's: *",
+        "    -> unpatched: gevent.sleep(seconds), or *",
     ]
     result.stdout.fnmatch_lines(["*test_in_a_greenlet*", *stalled, "*test_in_its_own_body*", *stalled])
     assert result.stdout.str().count("was blocked") == 2 + 2  # and in the summary's two lines

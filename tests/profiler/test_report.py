@@ -14,7 +14,7 @@ import pytest
 from profiler.errors import ProfilerError
 from profiler.render import text
 from profiler.report import main, run
-from profiler.report.advice import advise
+from profiler.report.advice import Case, advise
 from profiler.report.profile import MAX_ROUTES
 from profiler.report.reader import read
 from tests.profiler.contract import CONTRACT, DATA, EXAMPLE, check, copy_of_example, report_on
@@ -177,11 +177,11 @@ def test_a_day_of_a_busy_worker_is_reported_in_seconds(tmp_path: Path) -> None:
     ("cause", "source", "stack", "word"),
     [
         ("blocking", "time.sleep(1)", [], "gevent.sleep"),
-        ("blocking", "requests.get(url)", [], "patch before"),
+        ("blocking", "requests.get(url)", [], "patch_all()"),
         ("blocking", "fetch()", ["app.py:1 fetch", "lib/python3.11/socket.py:700 readinto"], "socket"),
         ("blocking", "subprocess.run(cmd)", [], "gevent.subprocess"),
-        ("blocking", "cursor.execute(sql)", [], "native thread"),
-        ("python", "for row in rows:", [], "gevent.sleep(0)"),
+        ("blocking", "cursor.execute(sql)", [], "threadpool"),
+        ("python", "for row in rows:", [], "gevent.sleep(0.0001)"),
         ("native", "json.dumps(x)", [], "by parts"),
         ("native", "compute(x)", [], "C code"),
         ("gc", "", [], "gc.freeze()"),
@@ -190,7 +190,7 @@ def test_a_day_of_a_busy_worker_is_reported_in_seconds(tmp_path: Path) -> None:
     ],
 )
 def test_advice_fits_the_case(cause: str, source: str, stack: list[str], word: str) -> None:
-    assert word in advise(cause, source, stack)
+    assert word in advise(Case(cause, source, stack))
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

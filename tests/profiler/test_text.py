@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import date
 from pathlib import Path
 
+import pytest
+
+from profiler.allow import load
+from profiler.errors import ProfilerError
 from profiler.render import text
+from profiler.render.words import columns, cut
 from profiler.report.profile import MAX_SITES
 from tests.profiler.contract import DATA, EXAMPLE, copy_of_example, report_on
 
@@ -23,9 +30,36 @@ def test_text_fits_the_screen_whatever_is_in_it(tmp_path: Path) -> None:
             file.write(json.dumps({**site, "key": key, "lines": [[1, 1.0, "x" * 500 + "\x1b[2J\n"]]}) + "\n")
     shown = text.render(report_on(tmp_path))
     lines = shown.splitlines()
-    assert len(lines) <= 50
-    assert all(len(line) <= text.WIDTH and line.isprintable() for line in lines)
-    assert "27 more lines" in shown
+    dropped_and_displaced = 2
+    assert len(lines) - dropped_and_displaced <= text.SCREEN
+    assert all(columns(line) <= text.WIDTH and line.isprintable() for line in lines)
+    assert re.search(
+        r"^1\. \.\.\./long/\d+\.py:1 in handlerhandler\w+\.\.\.   \[blocking\]   delayed 20 requests by 620 ms$",
+        shown,
+        re.M,
+    )
+    assert "\nand 27 more lines, " in shown
+
+
+def test_wide_characters_count_as_two_columns_and_accents_as_none(tmp_path: Path) -> None:
+    report = report_on(EXAMPLE)
+    for site in report["sites"]:
+        site.update(file="/srv/" + "価格/" * 30 + "表.py", function="取得" * 30, source="価格 = 取得()  # " * 20)
+        site["routes"] = ["GET /" + "商品/" * 40, "GET /e\u0301te\u0301"]
+    shown = text.render(report)
+    assert all(columns(line) <= text.WIDTH for line in shown.splitlines())
+    assert max(columns(line) for line in shown.splitlines()) > text.WIDTH - 3, "the room is used"
+    assert "表.py:12 in 取得取得" in shown
+    assert columns("e\u0301") == 1
+    assert cut("価格価格", 6) == "価..."
+
+
+def test_a_library_is_named_from_its_package_on() -> None:
+    report = report_on(EXAMPLE)
+    report["sites"][0].update(file="/opt/venv/lib/python3.11/site-packages/shop/prices.py", library=True)
+    assert "\n1. library shop/prices.py:12 in fetch_rate   [blocking]   delayed 20 requests by 620 ms\n" in text.render(
+        report
+    )
 
 
 def test_a_site_without_a_line_of_the_application_says_so_and_advises_nothing_that_cannot_be_done(
@@ -41,8 +75,8 @@ def test_a_site_without_a_line_of_the_application_says_so_and_advises_nothing_th
     sites = [site for site in report["sites"] if site["library"]]
     assert len(sites) == 3
     assert not any(word in site["advice"] for site in sites for word in ("offload", "threadpool", "patch"))
-    words = " ".join(text.render(report).split())
-    assert "1. no line of the application was running; /opt/server/transport.py:127 in write of a library was" in words
+    assert all(site["advice"].startswith("none of your lines ran: ") for site in sites)
+    assert "\n1. library /opt/server/transport.py:127 in write   [blocking]" in text.render(report)
 
 
 def test_the_lines_shown_are_numbered_from_one_whatever_their_rank(tmp_path: Path) -> None:
@@ -52,7 +86,7 @@ def test_the_lines_shown_are_numbered_from_one_whatever_their_rank(tmp_path: Pat
         file.write(json.dumps({**site, "key": [*site["key"][:4], True], "harm_s": 1000.0}) + "\n")
     report = report_on(tmp_path)
     assert report["sites"][0]["innocent"]
-    numbered = [line[0] for line in text.render(report).splitlines() if line[1:2] == "."]
+    numbered = re.findall(r"^(\d)\. ", text.render(report), re.MULTILINE)
     assert numbered == ["1", "2"]
 
 
@@ -74,10 +108,9 @@ def test_the_five_worst_lines_with_what_was_measured_fit_a_screen(tmp_path: Path
             key = [f"/srv/shop/views_{number}.py", f"handler_{number}", 1, 12, False]
             file.write(json.dumps({**site, "key": key}) + "\n")
     lines = text.render(report_on(tmp_path)).splitlines()
-    screen = lines[: next(number for number, line in enumerate(lines) if line.startswith("  and "))]
     dropped_and_displaced = 2
-    assert len(screen) - dropped_and_displaced <= 30
-    assert sum(line.startswith("   -> ") for line in screen) == text.TOP_SITES
+    assert len(lines) - dropped_and_displaced <= text.SCREEN
+    assert sum(line.startswith("   -> ") for line in lines) == text.TOP_SITES
 
 
 def test_sites_without_a_row_of_their_own_are_counted_under_the_others(tmp_path: Path) -> None:
@@ -96,7 +129,7 @@ def test_sites_without_a_row_of_their_own_are_counted_under_the_others(tmp_path:
     assert f"{MAX_SITES + 53:,} more sites in one row, none of which gave more than 1.0 ms of harm" in rest["advice"]
     shown = text.render(report)
     assert "(other sites)" not in shown
-    assert f"  and some {2 * MAX_SITES + 50 - 3:,} more lines, " in shown
+    assert f"\nand some {2 * MAX_SITES + 50 - 3:,} more lines, " in shown
 
 
 def test_routes_that_do_not_fit_the_line_are_counted_on_it() -> None:
@@ -104,21 +137,25 @@ def test_routes_that_do_not_fit_the_line_are_counted_on_it() -> None:
     site = report["sites"][0]
     for routes, shown in (
         (["GET /a", "GET /b", "GET /c"], "GET /a, GET /b and 1 more"),
-        (["GET /a/route/that/is/long", "GET /another"], "GET /a/route/that/is/long and 1 more"),
-        (["GET /a/route/that/is/longer/than/" + "the/line" * 9, "GET /b"], "GET /a/route/that/is/lon... and 1 more"),
-        ([], ""),
+        (["GET /a/route/longer", "GET /another/one"], "GET /a/route/longer and 1 more"),
+        (["GET /a/route/that/is/longer/than/" + "the/line" * 9, "GET /b"], "GET /a/route/that/is/... and 1 more"),
     ):
         site["routes"] = routes
         assert f"186 ms in all; in {shown}\n" in text.render(report)
+    site["routes"] = []
+    assert "186 ms in all\n" in text.render(report)
 
 
 def test_a_site_of_several_causes_says_how_its_time_divides(tmp_path: Path) -> None:
     first, _ = copy_of_example(tmp_path)
     text_of_file = first.read_text()
     first.write_text(text_of_file.replace('"causes":', '"parts":{"blocking":0.1,"python":0.085,"gc":0.001},"causes":'))
-    assert "   of that blocking 54%, python 46%\n" in text.render(report_on(tmp_path))
+    assert "1. /srv/shop/prices.py:12 in fetch_rate   [blocking 54%, python 46%]   delayed" in text.render(
+        report_on(tmp_path)
+    )
+    assert "      of its time: blocking 54%, python 46%\n" in text.render(report_on(tmp_path), everything=True)
     first.write_text(text_of_file.replace('"causes":', '"parts":{"blocking":0.17,"python":0.016},"causes":'))
-    assert "of that blocking" not in text.render(report_on(tmp_path))
+    assert "fetch_rate   [blocking]   delayed" in text.render(report_on(tmp_path))
 
 
 def test_slices_behind_another_thread_are_not_said_to_have_lacked_a_cpu(tmp_path: Path) -> None:
@@ -127,6 +164,33 @@ def test_slices_behind_another_thread_are_not_said_to_have_lacked_a_cpu(tmp_path
     with first.open("a") as file:
         key = ["/srv/shop/thread.py", "hog", 1, 3, True]
         file.write(json.dumps({**site, "key": key, "count": 2, "busy_s": 0.06, "causes": {"gil": 0.06}}) + "\n")
-    shown = text.render(report_on(tmp_path))
-    assert "not to blame: 1 slice, 22.0 ms, made long by a machine without a free CPU\n" in shown
-    assert "not to blame: 2 slices, 60.0 ms, made long by other threads that kept the GIL\n" in shown
+    told = "not to blame: 22.0 ms without a free CPU"
+    assert f"\n{told}: fewer workers, or more CPUs\n" in text.render(report_on(EXAMPLE))
+    assert f"\n{told}; 60.0 ms behind a thread's GIL: .../shop/thread.py:3 in hog\n" in text.render(report_on(tmp_path))
+
+
+def test_sections_follow_as_far_as_they_fit_the_screen_and_the_last_line_says_which_do_not() -> None:
+    report = report_on(EXAMPLE)
+    assert text.render(report).splitlines()[-1] == "workers, an allow list, stacks: --all, or --format html"
+    report["routes"] *= 3
+    shown = text.render(report)
+    assert len(shown.splitlines()) <= text.SCREEN
+    assert "ROUTES" in shown
+    assert "  and 1 more route (--format html)\n" in shown
+    assert shown.splitlines()[-1].startswith("slowest requests, workers, ")
+
+
+def test_what_would_accept_a_line_is_accepted_once_it_has_a_reason(tmp_path: Path) -> None:
+    report = report_on(EXAMPLE)
+    shown = text.render(report, everything=True)
+    entry = shown[shown.index("[[allow]]") :]
+    path = tmp_path / "stalls.toml"
+    path.write_text(entry)
+    with pytest.raises(ProfilerError, match="reason = '' does not fit"):
+        load(path)
+    path.write_text(entry.replace('reason = ""', 'reason = "it is replaced in spring"'))
+    load(path).mark(report["sites"], date(2026, 4, 1))
+    assert [site["allowed"] and site["allowed"]["expired"] for site in report["sites"]] == [False, None, None]
+    assert "[[allow]]" in text.render(report, everything=True), "of the next line"
+    load(path).mark(report["sites"], date(2026, 4, 2))
+    assert report["sites"][0]["allowed"]["expired"]

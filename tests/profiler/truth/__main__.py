@@ -99,7 +99,9 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # as a worker does
     session = profiler.install(
-        options.directory, library_prefixes=[os.path.dirname(path) for path in (tafe.__file__, __file__)]
+        options.directory,
+        library_prefixes=[os.path.dirname(path) for path in (tafe.__file__, __file__)],
+        remedies={"thread": "tafe.offload({})", "sqlite": "tafe.Database, whose threads wait for you"},
     )
     server = Server(session)
     cooperative: Counter[str] = Counter()
