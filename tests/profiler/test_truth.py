@@ -13,7 +13,9 @@ import pytest
 
 from apps.zoo import ZOO
 from apps.zoo.table import Exhibit
+from profiler.render import text
 from profiler.sites import HUB_ROUTE
+from tests.profiler import reader
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]  # a process that stalls a hundred times for 30 ms
 
@@ -91,6 +93,10 @@ def test_a_stall_is_seen_at_its_line_with_its_cause(name: str, done: dict[str, A
         if again["undisturbed"][name] <= MISSED:
             pytest.skip("the machine hardly ever let it have a CPU for long enough")
         assert count(name, again) >= again["undisturbed"][name] - MISSED
+
+
+def test_the_report_can_be_acted_on_at_a_glance(done: dict[str, Any]) -> None:
+    reader.check(text.render(done["report"]), done["report"])
 
 
 def test_no_innocent_line_is_accused(done: dict[str, Any]) -> None:

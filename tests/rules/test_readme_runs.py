@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from profiler.report.advice import advise
+from profiler.report.advice import Case, advise
 from tests.server.conftest import hello
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,14 +132,14 @@ def test_the_mistake_in_the_configuration_section_is_answered_as_shown() -> None
 
 def test_the_report_of_the_first_screen_is_what_a_report_looks_like() -> None:
     place, source, count, *advice = re.findall(r"^1\. .*?(?=^```)", README, re.MULTILINE | re.DOTALL)[0].splitlines()
-    found = re.fullmatch(r"1\. (\S+):(\d+) in (\w+)   \[blocking\]", place)
+    found = re.fullmatch(r"1\. (\S+):(\d+) in (\w+)   \[blocking\]   delayed \d+ requests? by [\d.]+ ms", place)
     assert found is not None
     lines = (ROOT / found[1]).read_text().splitlines()
     assert lines[int(found[2]) - 1].strip() == source.strip(), "the example's line has moved"
     assert any(f"def {found[3]}(" in line for line in lines)
-    shape = r"   \d+ times, each [\d.]+ ms \(longest [\d.]+ ms\), [\d.]+ (?:m?s) in all; in .*"
+    shape = r"   \d+ times, [\d.]+ ms each \(p99 [\d.]+, max [\d.]+\), [\d.]+ m?s in all; in .*"
     assert re.fullmatch(shape, count)
     rendered = (ROOT / "tests" / "profiler" / "data" / "two_workers.txt").read_text()
     assert any(re.fullmatch(shape, line) for line in rendered.splitlines()), "the report has changed its words"
     said = " ".join(line.strip() for line in advice).removeprefix("-> ")
-    assert said == advise("blocking", source, ())
+    assert said == advise(Case("blocking", source.strip()))
