@@ -30,6 +30,7 @@ import profiler
 from profiler import hook as hooks
 from profiler.model import Turn
 from profiler.recorder import Recorder
+from profiler.stalls import Links
 from profiler.usage import Meter
 
 MODES = ("bare", "tracer", "switch", "request", "waiting", "turn")
@@ -43,7 +44,7 @@ NEVER_S = 3600.0  # a threshold that nothing reaches
 def make_step(mode: str) -> tuple[Callable[[], object], hooks.Hook]:
     """One round as a callable, and its hook; the tracer is installed as the mode needs."""
     recorder = Recorder()
-    links = hooks.Links(
+    links = Links(
         hub=getcurrent(),  # which plays its part: to switch to any other is a request's handing on of its work
         meter=Meter(),
         turn=Turn(),

@@ -16,6 +16,7 @@ from greenlet import getcurrent, gettrace, greenlet, settrace
 from profiler import hook as hooks
 from profiler.model import Turn
 from profiler.recorder import Recorder
+from profiler.stalls import Links
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,7 @@ def calibrate(hub: Any, meter: Meter) -> Costs:
     """Measure. Leaves the tracer as it was."""
     recorder = Recorder()
     hook = hooks.Hook(
-        hooks.Links(hub, meter, Turn(), recorder.batch, recorder.unusual, deque(), recorder.fold, _nothing),
+        Links(hub, meter, Turn(), recorder.batch, recorder.unusual, deque(), recorder.fold, _nothing),
         _NEVER_S,
     )
     earlier = gettrace()

@@ -55,6 +55,8 @@ cdef class Hook:
     cdef Span _whose(self, object one)
     @cython.locals(ready=double)
     cdef _long_poll(self, double now)
+    @cython.locals(since=double)
+    cdef _queued(self, Span span, double now)
     @cython.locals(record=Slice, harm_s=double)
     cdef _blame(self, Span span, double since, double until)
     cpdef before_callbacks(self)

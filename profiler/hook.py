@@ -27,26 +27,21 @@ abandons the first; the GC is timed when the hub's thread runs it.
 from __future__ import annotations
 
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, gettrace, greenlet
 
 from profiler.collector import Collector
 from profiler.convoy import MEMBER
 from profiler.lineage import INHERITED
-from profiler.model import Counts, Slice, Span, Turn
-from profiler.stalls import Stalls
+from profiler.model import Counts, Slice, Span
+from profiler.stalls import Links, Stalls
 from profiler.tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from profiler.flight import Flight
-    from profiler.usage import Meter
-
 BATCH = 128  # finished requests folded together at most: some 40 us of hub time, interpreted (profiler_switch.py)
-SETTLE_S = 0.25  # so long after a slow slice its victims are looked for: they get their turn within a few
 MAX_BLAMED = 16  # culprits kept with a request; one that has more was in a stalled worker, not behind a stall
 
 # Compiled, hook.pxd has C functions of these names: so nothing may assign to them that Cython sees.
@@ -62,20 +57,6 @@ def _charge(span: Span, record: Slice, cost_s: float) -> None:
         span.blamed = []
     if len(span.blamed) < MAX_BLAMED:
         span.blamed.append((record, cost_s))
-
-
-class Links(NamedTuple):
-    """What the hook is connected to."""
-
-    hub: Any  # gevent's
-    meter: Meter
-    turn: Turn
-    batch: list[Span]  # finished requests, in order
-    unusual: list[Span]  # those of them that ended in an error, or with an outcome
-    finished: deque[Slice]  # slices over the threshold
-    fold: Callable[[], None]  # called when the batch is full
-    woken: Callable[[], None]  # called at the first turn after `Hook.doze`
-    flight: Flight | None = None
 
 
 class Hook:
@@ -103,16 +84,17 @@ class Hook:
         "_start",
         # Of requests that wait or are queued, and of the slow slices they may be behind
         "_recent",
-        "_stalled",  # there was one less than SETTLE_S ago
+        "_stalled",  # requests may be behind one: `Stalls.unsettled`
         "_suspended",
     )  # fmt: skip
 
     def __init__(self, links: Links, threshold_s: float) -> None:
-        self._hub, meter, self._turn, self._batch, self._unusual, finished, self._fold, self._woken, flight = links
+        self._hub, self._turn, self._batch, self._unusual = links.hub, links.turn, links.batch, links.unusual
+        self._fold, self._woken = links.fold, links.woken
         self._threshold_s = threshold_s
         self._notable_s = threshold_s * MEMBER  # from here on a slice is looked at after its end
         self._collector = Collector(self._start_of_slice)
-        self._stalls = Stalls(links.hub, meter, self._collector, finished, threshold_s, flight)
+        self._stalls = Stalls(self._collector, threshold_s, links)
         self._tracing = Tracing(self.trace, self._start_of_slice, self._failed)
         self._dropped = self._failures = self._slices_over = self._turns = 0
         self._idle_s = self._switches = 0.0
@@ -145,12 +127,13 @@ class Hook:
             if self._suspended and args[1] in self._suspended:
                 self._active = active = self._suspended.pop(args[1])
                 if args[0] is self._hub:  # else one that it has switched to itself comes back: no queue
-                    since = active._out_s
-                    if since < self._ready:
-                        since = self._ready
-                    active.queued_s += now - since
                     if self._stalled:
-                        self._blame(active, since, now)
+                        self._queued(active, now)
+                    else:
+                        since = active._out_s
+                        if since < self._ready:
+                            since = self._ready
+                        active.queued_s += now - since
             self._start = self._mark = now
             self._switches += 1.0
         except BaseException as error:  # noqa: BLE001 - see the module's docstring
@@ -219,20 +202,25 @@ class Hook:
         self._late = None
         self._stalls.turn(self._turns, self._turn_s, self._turn_cpu_s)
         record = self._stalls.ended(origin, self._start, now, span, own is not None)
-        if self._stalls.count != self._slices_over:
-            self._slices_over = self._stalls.count
-            self._stalled = True
+        self._slices_over = self._stalls.count
+        self._stalled = self._stalls.unsettled
         if record is not None and span is not None:
             _charge(span, record, now - self._start)
 
     def _long_poll(self, now: float) -> None:
-        ready = self._stalls.polled(self._start, now)
+        ready = self._stalls.polled(self._turns + 1, self._start, now)
         if ready < now:
             self._idle_s -= now - ready
             self._turn_s = self._ready = ready
             self._turn_ns = int(ready * 1e9)
             self._slices_over = self._stalls.count
             self._stalled = True
+
+    def _queued(self, span: Span, now: float) -> None:
+        # As in `trace`, after a stall: that may have kept the loop from noticing that it was ready.
+        since = self._stalls.lateness.ready_s(span._out_s, self._ready, self._ready == self._turn_s)
+        span.queued_s += now - since
+        self._blame(span, since, now)
 
     def _blame(self, span: Span, since: float, until: float) -> None:
         # Which slow slices had the hub while this request was ready?
@@ -242,7 +230,7 @@ class Hook:
             harm_s = min(record.end_s, until) - max(record.start_s, since)
             if harm_s > 0.0 and record.span is span:  # a greenlet it spawned, and waited for
                 span.queued_s -= harm_s
-            elif harm_s > 0.0:
+            elif harm_s >= self._notable_s:  # the last moments of a slice, after its answer was sent, have no victims
                 record.harm_s += harm_s
                 record.victims += 1
                 _charge(span, record, harm_s)
@@ -284,8 +272,9 @@ class Hook:
             self._start = self._mark = clock()
         if len(self._batch) >= BATCH:
             self._fold()
-        if self._stalled and now - self._recent[-1].end_s > SETTLE_S:
-            self._stalled = False
+        if self._stalled:
+            self._stalls.begin(self._turns, now)
+            self._stalled = self._stalls.unsettled
         if self._asleep:
             self._asleep = False
             self._woken()
@@ -343,6 +332,12 @@ class Hook:
     def peek(self) -> tuple[float, bool, Span | None]:
         """When this slice began (its identity), whether the hub is polling, the request that has the hub."""
         return self._start, self._polling, self._active
+
+    @property
+    def stalls(self) -> Stalls:
+        """What kept the hub for long."""
+        stalls: Stalls = self._stalls
+        return stalls
 
     def turn(self) -> float:
         """When this turn of the loop began (its identity)."""

@@ -11,7 +11,7 @@ cdef class Span:
 
 @cython.final
 cdef class Turn:
-    cdef public object ready_ns
+    cdef public object ready_ns, since_ns
 
 
 @cython.final

@@ -127,12 +127,17 @@ class End(Protocol):
 
 
 class Turn:
-    """This turn of the loop. `ready_ns` is when its poll returned, by `time.perf_counter_ns`."""
+    """This turn of the loop, by `time.perf_counter_ns`.
 
-    __slots__ = ("ready_ns",)
+    `ready_ns`: when its poll returned. `since_ns`: since when what is ready may have waited in the kernel, as the hub
+    was kept from polling; 0: since then, or nearly.
+    """
+
+    __slots__ = ("ready_ns", "since_ns")
 
     def __init__(self) -> None:
         self.ready_ns = time.perf_counter_ns()
+        self.since_ns = 0
 
 
 class Span:

@@ -13,49 +13,64 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from profiler.convoy import Convoys
 from profiler.frames import capture, capture_running
+from profiler.lateness import Lateness
 from profiler.model import Slice
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from greenlet import greenlet
 
+    from profiler.arrivals import Sightings
     from profiler.collector import Collector
     from profiler.flight import Flight
     from profiler.frames import Stack
-    from profiler.model import Span
+    from profiler.model import Span, Turn
     from profiler.usage import Meter
 
+SETTLE_S = 0.25  # so long after a slow slice its victims are looked for: they get their turn within a few
+PLACES_WITHIN_S = 1.0  # so long the watchdog may take to say where a slow slice was; many of its ticks
 RECENT = 16  # slow slices that a queued request may still have been behind
 MAX_FINISHED = 1000  # slow slices the watchdog has yet to read: at 10 ms each, 10 s of a hub doing nothing else
+
+
+class Links(NamedTuple):
+    """What the hook, and this, are connected to."""
+
+    hub: Any  # gevent's
+    meter: Meter
+    turn: Turn
+    batch: list[Span]  # finished requests, in order
+    unusual: list[Span]  # those of them that ended in an error, or with an outcome
+    finished: deque[Slice]  # slices over the threshold
+    fold: Callable[[], None]  # called when the batch is full
+    woken: Callable[[], None]  # called at the first turn after `Hook.doze`
+    flight: Flight | None = None
+    sightings: Sightings | None = None
 
 
 class Stalls:
     """Told of slices that are worth a look. Only the hub's thread calls it."""
 
-    def __init__(
-        self,
-        hub: Any,
-        meter: Meter,
-        collector: Collector,
-        finished: deque[Slice],
-        threshold_s: float,
-        flight: Flight | None,
-    ) -> None:
-        self._hub = hub
-        self._meter = meter
+    def __init__(self, collector: Collector, threshold_s: float, links: Links) -> None:
+        self._hub = links.hub
+        self._meter = links.meter
         self._collector = collector
-        self._finished = finished
+        self._finished = links.finished
         self._threshold_s = threshold_s
-        self._flight = flight
+        self._flight = links.flight
         self._convoys = Convoys(threshold_s)
+        self.lateness = Lateness(links.hub, links.turn, links.sightings)
         self._convoy: Slice | None = None  # of this turn
         self._turn = (0.0, 0.0)  # as in Slice
         self._turns = 0
         self.recent: deque[Slice] = deque(maxlen=RECENT)
         self.count = 0
+        self.unsettled = False  # requests may still be waiting for what a stall has kept from them
         self.dropped = 0
 
     def turn(self, number: int, began_s: float, cpu_s: float) -> None:
@@ -68,6 +83,8 @@ class Stalls:
 
         `span`: the request it worked for; `own`: in the request's own greenlet.
         """
+        if self.lateness.kept(self._turns, self._turn[0], end_s - start_s):
+            self.unsettled = True
         record = None
         if end_s - start_s < self._threshold_s:
             self._join(start_s, end_s, span)
@@ -77,6 +94,18 @@ class Stalls:
             kind = "hub" if origin is self._hub else "greenlet" if span is None else "request" if own else "spawned"
             self._flight.slice(start_s, end_s, kind, span, record, None if origin is self._hub else origin.gr_frame)
         return record
+
+    def begin(self, number: int, now_s: float) -> None:
+        """A turn of this number begins; called while `unsettled`."""
+        if self.lateness.begin(number):
+            return
+        if not self.recent or now_s - self.recent[-1].end_s > SETTLE_S:
+            self.unsettled = False
+            self.lateness.settled()
+
+    def are_placed(self, now_s: float) -> bool:
+        """The watchdog has said where they were, or will not: who is told of requests now is told whom to blame."""
+        return all(record.place is not None or now_s - record.end_s > PLACES_WITHIN_S for record in self.recent)
 
     def delayed(self, span: Span) -> None:
         """A request was queued behind some of them."""
@@ -100,14 +129,14 @@ class Stalls:
             self._convoy = None
             self._finish(convoy)
 
-    def polled(self, began_s: float, now_s: float) -> float:
-        """A poll that began then is over: when it really returned. Keeps a record if that is long ago."""
-        ready_s = now_s if now_s - began_s < self._threshold_s else self._late_poll_s(began_s, now_s)
+    def polled(self, number: int, began_s: float, now_s: float) -> float:
+        """A poll that began then is over, and with it a turn: when it really returned. Keeps a record if long ago."""
+        ready_s = now_s if now_s - began_s < self._threshold_s else self._late_poll_s(number, began_s, now_s)
         if self._flight is not None:
             self._flight.idle(began_s, ready_s)
         return ready_s
 
-    def _late_poll_s(self, began_s: float, now_s: float) -> float:
+    def _late_poll_s(self, number: int, began_s: float, now_s: float) -> float:
         late_s: float = min(time.time() - self._hub.loop.now(), now_s - began_s)
         if late_s < self._threshold_s:
             return now_s
@@ -116,7 +145,8 @@ class Stalls:
         # Whoever had the GIL may have gone on when the watchdog gets it.
         frames = sys._current_frames()  # noqa: SLF001 - the documented way
         record.threads = {ident: capture_running(frame, held=True) for ident, frame in frames.items()}
-        self._convoys.stalled(self._turns + 1, now_s)
+        self._convoys.stalled(number, now_s)
+        self.lateness.kept(number, now_s - late_s, late_s)
         self._finish(record)
         if self._flight is not None:
             self._flight.slice(record.start_s, now_s, "gil", None, record, None)
@@ -133,6 +163,7 @@ class Stalls:
 
     def _record(self, start_s: float, end_s: float, span: Span | None, yielded: Stack) -> Slice:
         self.count += 1
+        self.unsettled = True
         record = Slice(start_s, end_s, span, 0.0, self._meter.read(), self._turn, yielded)
         self.recent.append(record)
         return record

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from profiler.evidence import Evidence, Judge, Sample, is_frozen
 from profiler.frames import Look, capture_running
-from profiler.hook import SETTLE_S
 from profiler.model import Slice, Span
 from profiler.native import get_ident, sleep, start_thread
+from profiler.stalls import SETTLE_S
 from profiler.threads import Others, Wait
 from profiler.usage import STOLEN_STEP_S, Own
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from profiler.arrivals import Sightings
     from profiler.native import Signal
     from profiler.sites import Finding, SiteTable
     from profiler.usage import Meter, Usage
@@ -69,6 +70,7 @@ class Watchdog:
         table: SiteTable,
         threshold_s: float,
         caller: Callable[[int, float], Span | None],
+        sightings: Sightings,
     ) -> None:
         self._peek = peek
         self._turn = turn
@@ -77,6 +79,7 @@ class Watchdog:
         self._judge = judge
         self._table = table
         self._caller = caller
+        self._sightings = sightings
         self._sample_from_s = threshold_s / 4
         self._tick_s = min(max(threshold_s / 2, SHORTEST_TICK_S), LONGEST_TICK_S)
         self._idle_tick_s = min(3 * self._tick_s, LONGEST_TICK_S)
@@ -133,7 +136,9 @@ class Watchdog:
         while not self._stopping:
             self._own = self._asleep = self._meter.own()
             self._due_s = time.perf_counter() + pause_s
-            sleep(pause_s)
+            while self._sightings.seen_before(self._due_s):
+                self._own = self._asleep = self._meter.own()
+            sleep(max(0.0, self._due_s - time.perf_counter()))
             woke_s = time.perf_counter()
             late_s, self._due_s = max(0.0, woke_s - self._due_s), float("inf")
             try:
@@ -242,6 +247,8 @@ class Watchdog:
             self._turn_evidence.add(sample._replace(age_s=woke_s - turn_s))
         if overtaken:
             return SHORTEST_TICK_S
+        if age_s >= self._sample_from_s:
+            self._sightings.begin(start_s)
         evidence.first = evidence.first or self._usage
         if age_s >= self._open_due_s:
             self._open_due_s = age_s + OPEN_S

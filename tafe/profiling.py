@@ -18,12 +18,14 @@ from profiler.report import FORMATS as REPORT_FORMATS
 from profiler.report import run as run_report
 from profiler.routes import Routes
 from tafe import lifecycle
+from tafe.arrivals import Arrivals
 from tafe.errors import UsageError
 
 if TYPE_CHECKING:
     from profiler.metrics import Figures as Figures  # noqa: PLC0414 - for whoever says what `figures` gives
     from profiler.metrics import Times as Times  # noqa: PLC0414 - the same
     from profiler.sites import Finding
+    from tafe.server import WSGIServer
 
 # What advice in a report names here where it would name gevent's own.
 REMEDIES = {"thread": "tafe.offload({})", "sqlite": "tafe.Database, whose threads wait for you"}
@@ -69,6 +71,12 @@ def start(directory: str, slow_slice_ms: float, objectives_ms: Mapping[str, floa
         raise _usage(error) from error
     lifecycle.add_teller(_origin)
     return SpanObserver(_session)
+
+
+def follow(server: WSGIServer) -> None:
+    """Have requests of this server that a stall kept in the kernel's queue count as queued from when they came."""
+    assert _session is not None
+    _session.late.append(Arrivals(server, _session.turn, _session.came_s).late)
 
 
 def _origin() -> lifecycle.Origin | None:
@@ -144,6 +152,7 @@ __all__ = [
     "SpanObserver",
     "bounds_s",
     "figures",
+    "follow",
     "report",
     "so_far",
     "tell_open",

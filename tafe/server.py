@@ -19,7 +19,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Any, Final
 
@@ -121,8 +121,8 @@ class WSGIServer(Shared, StreamServer):
         self._second: Any = None  # the timer that renews `own_lines`
         # libev calls the watchers of one turn last in, first out: who was served last, and so asks again last, would be
         # served last again, and miss every other turn. So they only queue here, and are served when all have.
-        self._readable: list[Connection] = []
-        self.take_readable = self._readable.append
+        self.readable: list[Connection] = []
+        self.take_readable = self.readable.append
         self._serving: Any = None  # the watcher that serves them
         # -- what the connections share
         self._connections: set[Connection | TlsRelay] = set()
@@ -158,7 +158,7 @@ class WSGIServer(Shared, StreamServer):
             # Just before the next poll, after gevent's own watcher of this kind, which runs the callbacks: what was
             # begun goes on first. Else a newcomer would take the database connection that somebody else waits for.
             self._serving = self.loop.prepare(ref=False, priority=-1)
-            self._serving.start(self._serve_readable)
+            self._serving.start(self.serve_readable)
             self._at_once = self.loop.timer(0, ref=False)
         host, port = self.address[:2] if isinstance(self.address, tuple) else ("localhost", "")
         self.environ.setdefault("SERVER_NAME", str(host))
@@ -199,6 +199,7 @@ class WSGIServer(Shared, StreamServer):
             self._second = None
             self._serving.stop()
             self._serving.close()
+            self._serving = None
             self._at_once.stop()
             self._at_once.close()
 
@@ -290,9 +291,14 @@ class WSGIServer(Shared, StreamServer):
         if self.waiting:
             self.start_waiting()
 
-    def _serve_readable(self) -> None:
+    def serve_by(self, serve: Callable[[], None] | None) -> None:
+        """Have `serve` called, each turn, in place of `serve_readable`; None: no more."""
+        if self._serving is not None:
+            self._serving.callback = serve or self.serve_readable
+
+    def serve_readable(self) -> None:
         """In the order in which the bytes arrived: the list has the last ones first."""
-        readable = self._readable
+        readable = self.readable
         if not readable:
             return
         while readable:

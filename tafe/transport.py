@@ -120,6 +120,11 @@ class Transport:
         self.expires_s = monotonic() + timeout_s if timeout_s else NEVER
         self.server.deadlines.queue(self)
 
+    @property
+    def raw(self) -> _socket.socket:
+        """The socket, to ask the kernel about it."""
+        return self._sock
+
     # -- for the request's greenlet
 
     @property

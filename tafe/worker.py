@@ -139,6 +139,8 @@ class TafeWorker(Worker):
         for server in self._servers:
             server.start()
             server.stop_accepting()
+            if self._profiling is not None:
+                self._profiling.follow(server)
         if self.slot is not None and self.slot.mailbox is not None:
             self._publisher = Publisher(self.slot, self._servers, self._profiling, self._access_log)
         self._readiness.start()

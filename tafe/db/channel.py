@@ -26,6 +26,8 @@ from gevent.exceptions import ConcurrentObjectUseError, InvalidSwitchError, Inva
 from gevent.monkey import get_original
 from gevent.socket import socket as gevent_socket
 
+# For the profiler (profiler/waits.py): whoever called knows the socket.
+__waits_on__: Final = {"receive": ""}
 _READ: Final = 1  # libev's EV_READ
 _NEVER: Final = float("inf")
 _thread_id: Final[Any] = get_original("_thread", "get_ident")  # patched, it tells greenlets apart

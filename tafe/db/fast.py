@@ -33,6 +33,8 @@ _FIRST_BYTES: Final = 16 * 1024
 _FURTHER_BYTES: Final = 128 * 1024
 
 _MORE_RESULTS: Final = SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
+# For the profiler (profiler/waits.py): where the greenlet stands while it waits for an answer.
+__waits_on__: Final = {"_receive": "_sock"}
 _command_head = struct.Struct("<iB").pack
 _status_and_warnings = struct.Struct("<HH").unpack_from  # of an OK
 _warnings_and_status = struct.Struct("<hh").unpack_from  # of an end of list; signed, as PyMySQL reads them

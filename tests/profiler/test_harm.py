@@ -30,7 +30,6 @@ def test_only_culprits_of_the_script_are_blamed_and_only_by_their_victims(played
     assert all(len(set(of)) == len(of) for of in played.reported.values())
 
 
-@pytest.mark.xfail(strict=True, reason="what comes while the hub is kept counts as ready from when the loop polls next")
 def test_the_pairs_are_those_of_the_script(played: Played) -> None:
     assert list(profiler_truth_script.differences(played)) == []
 

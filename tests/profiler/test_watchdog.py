@@ -7,6 +7,9 @@ import time
 from collections import deque
 from typing import Any
 
+from gevent import get_hub
+
+from profiler.arrivals import Sightings
 from profiler.evidence import Judge
 from profiler.frames import Application
 from profiler.model import Slice, Span
@@ -41,7 +44,10 @@ def stored(*, glance: bool) -> dict[str, Any]:
     hub, finished, table, meter = Hub(), deque[Slice](), SiteTable(), Meter()
     meter.watch_this_thread()
     judge = Judge(Application(), THRESHOLD_S, sees_waits=True)
-    watchdog = Watchdog(hub.peek, hub.turn, finished, meter, judge, table, THRESHOLD_S, lambda _ident, _at_s: None)
+    sightings = Sightings(get_hub().loop)
+    watchdog = Watchdog(
+        hub.peek, hub.turn, finished, meter, judge, table, THRESHOLD_S, lambda _ident, _at_s: None, sightings
+    )
     watchdog._due_s = hub.start_s + THRESHOLD_S
     # It has used the CPU ever since, as far as the watchdog knows.
     watchdog._usage = meter.read()._replace(at_s=hub.start_s)
@@ -55,6 +61,7 @@ def stored(*, glance: bool) -> dict[str, Any]:
     watchdog._look(hub.start_s, hub.start_s - watchdog._due_s)
     watchdog._settle(float("inf"))
     meter.close()
+    sightings.close()
     (line,) = [line for line in table.take() if line["type"] == "site"]
     return line
 

@@ -29,6 +29,7 @@ LAYERS = (
     {"exposition"},
     {"worker"},
     {"stock", "readiness", "health", "profiling", "server_timing"},
+    {"arrivals"},
     {"server"},
     {"dropin", "tls"},
     {"connection"},
