@@ -44,7 +44,8 @@ def test_no_victim_is_said_to_have_waited_longer_than_its_client_did(played: Pla
     for request in played.report["slowest"]:
         waited_ms = played.waited_ms.get(request["request_id"])
         if waited_ms is not None:
-            assert sum(one["ms"] for one in request["blamed"]) <= waited_ms
+            # A culprit's own slice goes on for a moment after its answer was sent.
+            assert sum(one["ms"] for one in request["blamed"] if not one["own"]) <= waited_ms
 
 
 def test_a_stall_is_as_long_as_its_handler_says(tmp_path: Path) -> None:
