@@ -117,6 +117,7 @@ def warnings(report: dict[str, Any]) -> list[str]:
     dropped, displaced = (sum(worker[name] for worker in report["workers"]) for name in ("dropped", "displaced"))
     left_out = report["left_out"]
     lines = []
+    dropped -= min(dropped, left_out["unreadable_lines"])  # which are among them
     if dropped:
         lines.append(f"{many(dropped, 'record')} dropped: counts are too low by up to that many")
     if left_out["unreadable_lines"]:

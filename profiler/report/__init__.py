@@ -17,7 +17,9 @@ from typing import NoReturn
 
 from profiler.allow import load
 from profiler.errors import ProfilerError
+from profiler.render.words import many
 from profiler.report.build import SCHEMA, build
+from profiler.report.profile import Profile
 from profiler.report.reader import read
 from profiler.report.since import moment_of
 
@@ -49,13 +51,8 @@ def run(
         raise ProfilerError(f"{format!r} is not a format", f"use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
     allowed = None if allow is None else load(allow)
     profile = read(directories, 0.0 if since is None else moment_of(since, time.time()))
-    if profile.skipped:
-        files = "1 file" if len(profile.skipped) == 1 else f"{len(profile.skipped)} files"
-        path, schema = next(iter(profile.skipped.items()))
-        print(f"profiler: skipped {files} of another schema: {path!r} is of {schema!r}", file=sys.stderr)  # noqa: T201
-    if profile.unreadable:
-        lines = "1 line" if profile.unreadable == 1 else f"{profile.unreadable} lines"
-        print(f"profiler: {lines} could not be read (a worker that was killed leaves one)", file=sys.stderr)  # noqa: T201
+    for problem in _problems(profile, shown=format in ("text", "html")):
+        print(f"profiler: {problem}", file=sys.stderr)  # noqa: T201 - a command
     report = build(profile)
     if allowed is not None:
         allowed.mark(report["sites"], datetime.now(UTC).astimezone().date())
@@ -73,6 +70,17 @@ def run(
     return 0
 
 
+def _problems(profile: Profile, *, shown: bool) -> list[str]:
+    """What of the directories could not be read; `shown`: the report tells of lines itself."""
+    told = [f"there is no profile in {directory!r}" for directory in profile.empty]
+    if profile.skipped:
+        path, schema = next(iter(profile.skipped.items()))
+        told.append(f"skipped {many(len(profile.skipped), 'file')} of another schema: {path!r} is of {schema!r}")
+    if profile.unreadable and not shown:
+        told.append(f"{many(profile.unreadable, 'line')} could not be read (a worker that was killed leaves one)")
+    return told
+
+
 def _width(output: str | None) -> dict[str, int]:
     """Of the terminal, if it is shown on one."""
     return {"width": shutil.get_terminal_size().columns} if output is None and sys.stdout.isatty() else {}
@@ -88,6 +96,8 @@ def _print(shown: str, errors: str | None) -> None:
     except BrokenPipeError:  # whoever reads it has seen enough, as `| head -1` has
         with open(os.devnull, "w") as nowhere:  # where the interpreter's own flush, at its end, is not noticed
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    except OSError as error:
+        raise ProfilerError(f"cannot write the report: {error.strerror}", "write it to a file with -o") from error
 
 
 def main(argv: list[str]) -> int:

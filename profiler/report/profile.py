@@ -163,6 +163,7 @@ class Profile:
     exceeded: int = 0  # requests that were too slow, and whose moment is not in `moments`
     since_s: float = 0.0  # Unix time: what is older was left out
     unreadable: int = 0  # lines, in all files
+    empty: list[str] = field(default_factory=list)  # directories without any file
     skipped: dict[str, str] = field(default_factory=dict)  # files of another schema, with its name
 
 

@@ -7,10 +7,10 @@ between being listed and being read was pruned by a worker.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from typing import Any, NoReturn
 
 from profiler.errors import ProfilerError
@@ -34,7 +34,7 @@ def read(directories: list[str], since_s: float = 0.0) -> Profile:
     """
     profile = Profile(since_s=since_s)
     sessions: _Sessions = {}
-    for path in _paths(directories):
+    for path in _paths(directories, profile):
         profile.workers += _read_file(path, profile, sessions)
         if len(profile.workers) > 2 * MAX_WORKERS:
             _merge_workers(profile, sessions)
@@ -74,17 +74,33 @@ def _merge_workers(profile: Profile, sessions: _Sessions) -> None:
         del sessions[session]
 
 
-def _paths(directories: list[str]) -> list[str]:
+def _paths(directories: list[str], profile: Profile) -> list[str]:
     """The files, each once, though a directory may be named twice."""
     paths: dict[str, str] = {}
     for directory in directories:
-        if not os.path.isdir(directory):
-            raise ProfilerError(
-                f"there is no directory {directory!r}", "name the one the server was told to profile into"
-            )
-        for path in glob.glob(os.path.join(glob.escape(directory), "worker-*.jsonl")):
+        found = _in_directory(directory)
+        if not found:
+            profile.empty.append(directory)
+        for path in found:
             paths.setdefault(os.path.realpath(path), path)
     return sorted(paths.values())
+
+
+def _in_directory(directory: str) -> list[str]:
+    named = "name the one the server was told to profile into"
+    try:
+        with os.scandir(directory) as entries:  # only files: to open a pipe would be to wait for whoever writes
+            return [entry.path for entry in entries if fnmatch(entry.name, "worker-*.jsonl") and entry.is_file()]
+    except FileNotFoundError:
+        raise ProfilerError(f"there is no directory {directory!r}", named) from None
+    except NotADirectoryError:
+        raise ProfilerError(f"{directory!r} is no directory", f"name {os.path.dirname(directory) or '.'!r}") from None
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+
+
+def _unreadable(path: str, error: OSError) -> ProfilerError:
+    return ProfilerError(f"cannot read {path!r}: {error.strerror}", "run the report as the user of the server")
 
 
 def _refuse(named: str, profile: Profile, *, seen: bool) -> NoReturn:
@@ -127,9 +143,7 @@ def _read_file(path: str, profile: Profile, sessions: _Sessions) -> list[Worker]
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise ProfilerError(
-            f"cannot read {path!r}: {error.strerror}", "run the report as the user of the server"
-        ) from error
+        raise _unreadable(path, error) from error
     profile.unreadable += unreadable
     worker.dropped += unreadable
     return found
@@ -139,6 +153,8 @@ def _lines(path: str) -> Iterator[bytes]:
     with open(path, "rb") as file:
         while raw := file.readline(MAX_LINE_BYTES):
             yield raw
+            while len(raw) == MAX_LINE_BYTES and not raw.endswith(b"\n"):  # the rest of a line that is none of ours
+                raw = file.readline(MAX_LINE_BYTES)
 
 
 def _session(line: dict[str, Any], sessions: _Sessions) -> tuple[Worker, list[Worker]]:

@@ -82,7 +82,8 @@ def test_a_file_that_holds_no_line_of_a_profile_is_no_worker_but_counted(
     assert run([str(tmp_path)]) == 0
     shown = capsys.readouterr()
     assert shown.out.startswith("2 workers")
-    assert "2 lines could not be read" in shown.err
+    assert "\n2 lines could not be read" in shown.out
+    assert shown.err == ""
 
 
 def test_a_file_of_another_schema_is_skipped_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,63 @@ def test_every_row_of_the_json_is_in_it(report: dict[str, Any]) -> None:
     assert "2 records dropped" in page.text
 
 
+def moment(report: dict[str, Any], **ran: Any) -> dict[str, Any]:
+    """Of the report's slowest request, with one slice, and more of each than is stored."""
+    request, waiter = report["slowest"]
+    told = {"kind": "request", "route": "GET /other", "request_id": "o1", "file": "/srv/shop/other.py", "line": 9}
+    told |= {"function": "other", "yielded": True, "started": request["started"], "length_ms": 7.5, **ran}
+    return {
+        "request": request,
+        "objective_ms": 25.0,
+        "start": request["started"],
+        "length_ms": 41.0,
+        "idle_ms": 3.0,
+        "short_ms": 1.5,
+        "slices": [told],
+        "more_slices": {"count": 2, "ms": 29.0},
+        "waited": [waiter],
+        "more_waited": {"count": 4, "queued_ms": 60.0},
+    }
+
+
+def test_a_moment_tells_who_had_the_hub_and_who_waited(report: dict[str, Any]) -> None:
+    assert "None were stored: no request was too slow." in Page(html.render(report)).text
+    report["moments"] = [moment(report)]
+    report["left_out"]["moments"] = 1200
+    page = Page(html.render(report))
+    assert page.count("tr") == sum(len(report[name]) for name in ("sites", "routes", "slowest", "workers")) + 1 + 5
+    for text in (
+        "41.0 ms of it: hub idle 3.00 ms, in short slices 1.50 ms; 6 requests queued for 91.9 ms",
+        "7.50 ms  GET /other o1, until it yielded at /srv/shop/other.py:9",
+        "29.0 ms in 2 more slices",
+        "31.8 ms of 33.0 ms  GET /price/{id}  a?[31m1",
+        "60.0 ms, 4 more requests",
+        "1,200 more requests were too slow.",
+    ):
+        assert text in page.text, text
+    allowed = [
+        attributes["data-value"] for tag, attributes in page.elements if tag == "td" and "number" in str(attributes)
+    ]
+    assert "25.0" in allowed
+
+
+def test_a_moment_without_an_objective_sorts_before_those_with_one(report: dict[str, Any]) -> None:
+    report["moments"] = [moment(report) | {"objective_ms": None}]
+    page = Page(html.render(report))
+    assert ("td", {"class": "number", "data-value": "-1"}) in page.elements
+    assert ">any<" in html.render(report)
+
+
+def test_a_site_tells_how_its_time_divides_and_what_would_accept_it(report: dict[str, Any]) -> None:
+    blocking, python, innocent = report["sites"]
+    assert python["split_ms"] == innocent["split_ms"] == {}, "files that do not tell are shown all the same"
+    blocking["split_ms"] = {"blocking": 120.0, "python": 65.0, "gc": 15.0}
+    page = Page(html.render(report))
+    assert "blocking 60%, python 32%, gc 8%" in page.text
+    assert page.text.count("[[allow]]") == 2, "what the machine did is nothing to accept"
+    assert 'function = "fetch_rate"' in page.text
+
+
 def test_it_needs_nothing_from_elsewhere(report: dict[str, Any]) -> None:
     document = html.render(report)
     page = Page(document)
@@ -103,6 +160,9 @@ def test_what_strangers_wrote_stays_text(tmp_path: Path) -> None:
     for site in report["sites"]:
         site["advice"] = ATTACK
         site["allowed"] = {"until": ATTACK, "expired": False, "reason": ATTACK}
+        site["split_ms"] = {ATTACK: 1.0, "python": 1.0}
+    odd = dict.fromkeys(("route", "request_id", "file", "function"), ATTACK)
+    report["moments"] = [moment(report, **odd)]
     document = html.render(report)
     page = Page(document)
     assert page.count("script") == 1

@@ -77,7 +77,9 @@ def test_a_line_cut_by_a_kill_is_counted_and_the_rest_is_read(
     assert cut["routes"] == whole["routes"]
     assert cut["workers"][0]["dropped"] == 1
     assert run([str(tmp_path)]) == 0
-    assert "1 line could not be read" in capsys.readouterr().err
+    assert "\n1 line could not be read" in capsys.readouterr().out
+    assert run([str(tmp_path)], "json") == 0
+    assert capsys.readouterr().err == "profiler: 1 line could not be read (a worker that was killed leaves one)\n"
 
 
 @pytest.mark.parametrize(
