@@ -63,12 +63,12 @@ def wrap(text: str, first: str, rest: str, width: int) -> list[str]:
 
 
 def short_path(path: str) -> str:
-    """Relative where that is shorter, as the reader stands in the project; of a library from its package on."""
+    """Relative in the folder where the reader is, which is the project's; of a library from its package on."""
     library = _LIBRARIES.match(path)
     if library is not None:
         return path[library.end() :]
-    relative = os.path.relpath(path) if os.path.isabs(path) else path
-    return min(path, relative, key=len)
+    here = os.path.join(os.getcwd(), "")
+    return path.removeprefix(here)
 
 
 def place_of(one: dict[str, Any]) -> str:

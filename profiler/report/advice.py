@@ -127,7 +127,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     ("gil", _ANY, f"this thread keeps the GIL from the hub: less at a time, or {_PROCESS}"),
     ("starved", _ANY, "the code is innocent, it had no CPU: fewer workers, or more CPUs"),
-    ("unknown", _ANY, "the cause was not seen: its stack shows who called it"),
+    ("unknown", _ANY, "the cause was not seen: look at what it calls, by the stack"),
 )
 
 # By what called the line, however far up the stack: (cause, part of a frame, advice).
@@ -159,6 +159,8 @@ _COMPREHENSION_ADVICE = "a comprehension cannot yield: make it a for loop with g
 _RECURSION_ADVICE = "it calls itself: keep results (functools.cache), or gevent.sleep(0.0001) at some depth"
 _PYTHON_ADVICE = f"Python at work: {_YIELD}"
 _SAME_FRAMES = 3  # one below the other: recursion
+
+_UNSEEN_ADVICE = "it ended before anybody looked: if it is often, a smaller slow_slice_ms sees more of it"
 
 # The hub cannot wait, and to it every gevent.sleep is an error.
 _HUB = re.compile(r"gevent/hub\.py:\d+ run$")  # a frame of every stack there, and of no other greenlet's
@@ -199,6 +201,8 @@ def _row(case: Case) -> tuple[str, tuple[str, ...]]:
     cause, source, stack = case.cause, case.source, case.stack
     if case.library and cause in _LIBRARY:
         return _LIBRARY[cause], _ANY
+    if not case.file and cause == "unknown":
+        return _UNSEEN_ADVICE, _ANY
     if case.function and any(map(_HUB.search, stack[:1])) and cause in ("python", "native", "blocking"):
         return _HUB_ADVICE, _ANY
     for row_cause, part, advice in _WITHIN:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from profiler.render import collapsed, perfetto, speedscope
+from profiler.render import collapsed, html, perfetto, speedscope, text
 from profiler.report import FORMATS, run
-from tests.profiler.contract import EXAMPLE, copy_of_example, report_on
+from tests.profiler.contract import DATA, EXAMPLE, copy_of_example, report_on
 
 ODD = "/srv/a;b c/x.py:7 f\n;<script>"
 
@@ -28,6 +28,39 @@ def nothing(tmp_path: Path) -> dict[str, Any]:
     header = next(EXAMPLE.glob("*.jsonl")).read_text().splitlines()[0]
     (tmp_path / "worker-a-1-1.jsonl").write_text(header + "\n")
     return report_on(tmp_path)
+
+
+def test_all_formats_have_the_sites_requests_and_sums_of_the_json() -> None:
+    report = report_on(DATA / "zoo")
+    harm_ms = sum(site["harm_ms"] for site in report["sites"])
+    busy_ms = sum(site["busy_ms"]["total"] for site in report["sites"])
+    places = [(site["file"], site["line"], site["cause"]) for site in report["sites"]]
+    assert harm_ms > 1000
+    assert len(set(places)) > 40
+
+    folded = stacks(collapsed.render(report))
+    assert sum(weight for _, weight in folded) == pytest.approx(harm_ms * 1000, abs=len(folded))
+    assert [stack[-1] for stack, _ in folded] == [f"[{cause}]" for _, _, cause in places]
+
+    scope = json.loads(speedscope.render(report))
+    assert [profile["endValue"] for profile in scope["profiles"]] == pytest.approx([harm_ms, busy_ms])
+
+    trace = json.loads(perfetto.render(report))
+    told = trace["otherData"]["sites"]
+    assert [(site["file"], site["line"], site["cause"]) for site in told] == places
+    assert sum(site["harm_ms"] for site in told) == pytest.approx(harm_ms)
+    assert sum(site["busy_ms"] for site in told) == pytest.approx(busy_ms)
+    drawn = sorted(event["dur"] / 1000 for event in trace["traceEvents"] if event.get("cat") == "request")
+    assert drawn == pytest.approx(sorted(request["total_ms"] for request in report["slowest"]), abs=0.01)
+
+    page = html.render(report)
+    shown = [float(value) for value in re.findall(r'<td class="number harm" data-value="([^"]+)"', page)]
+    assert shown == [site["harm_ms"] for site in report["sites"]]
+
+    everything = text.render(report, everything=True)
+    harms = re.findall(r"   delayed [\d,]+ requests? by ([\d.,]+) ms$", everything, re.MULTILINE)
+    guilty_ms = sum(site["harm_ms"] for site in report["sites"] if not site["innocent"])
+    assert sum(float(harm.replace(",", "")) for harm in harms) == pytest.approx(guilty_ms, abs=0.05 * len(harms))
 
 
 @pytest.mark.parametrize("format_", FORMATS)

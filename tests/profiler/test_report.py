@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,21 @@ def test_the_report_has_exactly_the_keys_and_types_of_its_contract() -> None:
     check(report, CONTRACT)
     assert report["schema"] == "profiler.report/1"
     assert all(report[name] for name in ("workers", "sites", "routes", "slowest")), "nothing went unchecked"
+
+
+def _keys(shape: Any) -> set[str]:
+    if isinstance(shape, list):
+        return _keys(shape[0])
+    if not isinstance(shape, dict):
+        return set()
+    return {key for key in shape if key != "*"}.union(*map(_keys, shape.values()))
+
+
+def test_each_key_of_the_contract_is_described_in_the_design() -> None:
+    design = (ROOT / "profiler" / "DESIGN.md").read_text()
+    (section,) = re.findall(r"^## The report\n(.*?)^\*\*", design, re.MULTILINE | re.DOTALL)
+    described = set(re.findall(r"`(\w+)`", section))
+    assert _keys(CONTRACT) | {"allowed", "until", "expired", "reason"} == described
 
 
 def test_workers_are_added_up() -> None:
@@ -188,7 +205,7 @@ def test_a_day_of_a_busy_worker_is_reported_in_seconds(tmp_path: Path) -> None:
         ("native", "compute(x)", [], "C code"),
         ("gc", "", [], "gc.freeze()"),
         ("starved", "", [], "innocent"),
-        ("unknown", "", [], "stack"),
+        ("unknown", "", [], "slow_slice_ms"),
     ],
 )
 def test_advice_fits_the_case(cause: str, source: str, stack: list[str], word: str) -> None:
