@@ -216,6 +216,10 @@ def _row(case: Case) -> tuple[str, tuple[str, ...]]:
                 return advice, words
     if cause == "python":
         return _python(source, stack), _ANY
+    if cause == "unknown":  # what such a line does when it is slow, whyever it was this time
+        for _, words, advice in _TABLE:
+            if any(word in source.lower() for word in words):
+                return f"perhaps: {advice}", words
     return next((advice for row_cause, words, advice in _TABLE if cause == row_cause and not words), ""), _ANY
 
 

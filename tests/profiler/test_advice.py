@@ -114,7 +114,7 @@ def test_every_row_fits_the_line_whatever_is_put_into_it() -> None:
             name = "n" * 99
             case = Case("", f"{name} in {name}", [f"/lib/site-packages/{name}/a.py:1 f"], f"/srv/{name}.py", 1, name)
             shortest = advice._filled(text, SOME_CALL, case._replace(remedies=remedies))
-            assert len(shortest) <= LONGEST, shortest
+            assert len(shortest) <= LONGEST, shortest  # or wrapped with "perhaps: " before it
             assert "{" not in shortest
 
 
@@ -152,6 +152,17 @@ def test_every_cause_has_advice_with_and_without_a_line() -> None:
 def test_waiting_is_told_by_the_line_and_by_what_it_called(source: str, stack: list[str], expected: str) -> None:
     place = ("/srv/app.py", 7, "handler")
     assert advise(Case("blocking", source, stack or ["/srv/app.py:7 handler"], *place)).startswith(expected)
+
+
+def test_of_an_unknown_cause_what_the_line_does_is_a_hint() -> None:
+    place = ("/srv/app.py", 7, "handler")
+    assert advise(Case("unknown", "return copy.deepcopy(rows)", [], *place)).startswith("perhaps: copy.deepcopy walks")
+    assert advise(Case("unknown", "data = zlib.compress(text)", [], *place)).startswith("perhaps: compression needs")
+    assert (
+        advise(Case("unknown", "return total", [], *place))
+        == "the cause was not seen: look at what it calls, by the stack"
+    )
+    assert "slow_slice_ms" in advise(Case("unknown"))
 
 
 def test_a_path_on_the_stack_is_no_call() -> None:
