@@ -1,16 +1,20 @@
 """The admin process: metrics and the state of the workers over HTTP, also while every worker is stuck.
 
 The arbiter forks it beside the workers and forks it again when it ends. It reads shared memory and /proc only, loads no
-application and asks no worker, so that it answers whatever they do. Its listener is bound by the arbiter, for as long
-as that lives. Who may reach the address may read: there is no password, and nothing to change.
+application and waits for no worker, so that it answers whatever they do. Its listener is bound by the arbiter, for as
+long as that lives. Who may reach the address may read, and may have one worker at a time record its functions, which
+makes that worker slower meanwhile: there is no password, and nothing else to change.
+`RUN_DIR/admin` holds the address while the server runs, for the commands that are given the directory.
 
     GET /metrics   for Prometheus: text or OpenMetrics, whichever the client prefers
     GET /workers   as JSON: each worker's process, state, load, when its hub last turned, and where it is stuck
     GET /healthz   that this process answers
+    POST /profile  the functions of one worker (function_profile.py): ?worker=PID&seconds=5&clock=cpu&format=pstats
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import ipaddress
 import json
@@ -23,7 +27,7 @@ from typing import Any, NoReturn
 
 import gevent
 
-from tafe import listeners
+from tafe import asking, function_profile, listeners
 from tafe.generations import Backoff
 from tafe.limits import KIB, Limits
 from tafe.metrics import read_stuck
@@ -33,7 +37,7 @@ from tafe.server import WSGIServer
 _WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 # A few scrapers and a few people; whoever opens more waits. Requests have no body.
-_LIMITS = Limits(connections=64, in_flight=16, body_bytes=KIB, request_timeout_s=10.0)
+_LIMITS = Limits(connections=64, in_flight=16, body_bytes=KIB, request_timeout_s=function_profile.LONGEST_ANSWER_S + 10)
 _BACKLOG = 64
 _LOOK_S = 0.5  # between two looks at whether the arbiter is still there
 
@@ -41,10 +45,11 @@ _LOOK_S = 0.5  # between two looks at whether the arbiter is still there
 class Admin:
     """The arbiter's side of it. `UsageError` if the address cannot be had."""
 
-    def __init__(self, address: str, set_by: str, log: Any) -> None:
+    def __init__(self, address: str, set_by: str, run_dir: str, log: Any) -> None:
         self.listener = listeners.listen(address, _BACKLOG, set_by, flag="--admin")
         self.name = listeners.name(self.listener)
         self._address = address
+        self._note = os.path.join(os.path.abspath(run_dir), asking.NOTE)
         self._log = log
         self._backoff = Backoff()
         self._pid = 0
@@ -52,6 +57,13 @@ class Admin:
 
     def announce(self) -> None:
         """Say where it is, and who can read it."""
+        path = self.name.removeprefix("unix:")
+        try:
+            os.makedirs(os.path.dirname(self._note), exist_ok=True)
+            with open(self._note, "w", encoding="utf-8") as file:
+                file.write(self.name if path == self.name else f"unix:{os.path.abspath(path)}")
+        except OSError as error:
+            self._log.warning("%s cannot be written: %s", self._note, error.strerror)
         self._log.info("admin: %s/metrics and %s/workers", self.name, self.name)
         if not _is_of_this_machine(self.listener):
             self._log.warning("%s can be read by whoever reaches this machine: there is no password", self.name)
@@ -89,6 +101,8 @@ class Admin:
             self._pid = 0
         self.listener.close()
         listeners.unlink([self._address])
+        with contextlib.suppress(OSError):
+            os.unlink(self._note)
 
     def _be(self, board: Scoreboard, close: Callable[[], None]) -> NoReturn:
         """The child's side of the fork."""
@@ -134,14 +148,25 @@ def application(board: Scoreboard) -> _WSGIApplication:
     def healthz(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         return _answer(start_response, "200 OK", {"live": True})
 
-    served: dict[str, _WSGIApplication] = {"/metrics": metrics, "/workers": workers, "/healthz": healthz}
+    def profile(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        try:
+            found = function_profile.ask(board, environ["QUERY_STRING"])
+        except function_profile.Refused as refused:
+            return _answer(start_response, refused.status, {"error": str(refused)})
+        start_response("200 OK", [("Content-Type", "application/octet-stream"), ("Cache-Control", "no-store")])
+        return [found]
+
+    served: dict[str, _WSGIApplication] = {
+        "/metrics": metrics, "/workers": workers, "/healthz": healthz, "/profile": profile
+    }  # fmt: skip
 
     def front(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         found = served.get(environ["PATH_INFO"])
         if found is None:
             return _answer(start_response, "404 Not Found", {"paths": list(served)})
-        if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
-            return _answer(start_response, "405 Method Not Allowed", {"allowed": "GET, HEAD"}, ("Allow", "GET, HEAD"))
+        allowed = "POST" if found is profile else "GET, HEAD"
+        if environ["REQUEST_METHOD"] not in allowed.split(", "):
+            return _answer(start_response, "405 Method Not Allowed", {"allowed": allowed}, ("Allow", allowed))
         return found({**environ, "REQUEST_METHOD": "GET"}, start_response)  # the library does not know HEAD
 
     return front

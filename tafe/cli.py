@@ -1,4 +1,4 @@
-"""The command `tafe`: serve, report, routes, config.
+"""The command `tafe`: serve, report, profile, routes, config.
 
 Every failure is one message: what, where it was set, what is allowed, what to type instead. Exit status 2 is a
 mistake in what was typed or set, 4 an application that raises while it is loaded, 3 one whose worker ends while
@@ -19,7 +19,7 @@ import click
 from tafe import __version__, load, modules, values
 from tafe.errors import UsageError
 from tafe.resolve import Resolved, render, resolve
-from tafe.settings import BY_NAME, TABLE, Setting
+from tafe.settings import BY_NAME, TABLE, Setting, Settings
 
 _WIDE = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -47,6 +47,7 @@ def cli() -> None:
     \b
     tafe serve apps.hello:app --workers 2     serve on 127.0.0.1:8000
     tafe report .run/profile                  what the profiler has seen
+    tafe profile -o worker.pstats             the functions of one worker
     tafe routes apps.hello:app                what would be served
     tafe config > tafe.toml                   a settings file to start from
     """
@@ -171,6 +172,27 @@ def routes(app: str) -> int:
     for row in rows:
         click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     return 0
+
+
+_WHERE = click.argument("where", metavar="[RUN-DIR|ADMIN-ADDRESS]", default=Settings.run_dir)
+
+
+@cli.command()
+@_WHERE
+@click.option("--worker", metavar="PID", type=int, help="Which worker; /workers and tafe top show them. [default: one]")
+@click.option("--seconds", metavar="S", type=float, default=5.0, help="For how long, 0.1 to 60. [default 5]")
+@click.option("--clock", metavar="cpu|wall", default="cpu", help="CPU time, or waiting too. [default cpu]")
+@click.option("--format", "format_", metavar="pstats|callgrind|speedscope", default="pstats", help="[default pstats]")
+@click.option("-o", "--output", metavar="FILE", help="Write to FILE, for its owner alone, not to standard output.")
+def profile(where: str, worker: int | None, seconds: float, clock: str, format_: str, output: str | None) -> int:
+    """Record which functions one worker's time goes into, while it serves.
+
+    The server needs --admin, and yappi (pip install tafe[functions]). That worker's requests take longer meanwhile; the
+    others notice nothing.
+    """
+    from tafe import commands
+
+    return commands.profile(where, worker, seconds, clock, format_, output)
 
 
 def _make_writable(resolved: Resolved) -> None:

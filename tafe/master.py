@@ -66,8 +66,8 @@ class Master(Arbiter):
         for variable in resolved.ignored:
             self.log.warning("%s is not a setting and is ignored", variable)
         self._settle = settle
-        address = resolved.settings.admin
-        self._admin = Admin(address, resolved.origins["admin"], self.log) if address else None
+        address, run_dir = resolved.settings.admin, resolved.settings.run_dir
+        self._admin = Admin(address, resolved.origins["admin"], run_dir, self.log) if address else None
         self._children = Children(self.log, self._admin)
         self._backoff = Backoff()
         self._inherited = listeners.from_systemd()

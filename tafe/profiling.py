@@ -8,12 +8,13 @@ While it runs it also knows which request a greenlet works for (`lifecycle.origi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import profiler
 from profiler import why_interpreted
+from profiler.render.calls import FORMATS as FUNCTION_FORMATS
 from profiler.report import FORMATS as REPORT_FORMATS
 from profiler.report import run as run_report
 from profiler.routes import Routes
@@ -118,6 +119,26 @@ def figures(*, all_at_once: bool = False) -> Figures:
     return _session.figures(float("inf")) if all_at_once else _session.figures()
 
 
+def record_functions(length_s: float, clock: str) -> Iterator[bytes]:
+    """Record which functions this worker's time goes into, while it serves; the pieces are for `shown_functions`.
+
+    Raises `UsageError` if that is not possible: without yappi, or beside another profiler.
+    """
+    from profiler import functions  # with gevent's thread pool; nobody else needs it
+
+    try:
+        return functions.record(length_s, clock=clock).dump()
+    except profiler.ProfilerError as error:
+        raise _usage(error) from error
+
+
+def shown_functions(data: bytes, format_: str) -> bytes:
+    """What `record_functions` gave, as a file of one of `FUNCTION_FORMATS`."""
+    from profiler import functions
+
+    return functions.Recording.load(data).render(format_)
+
+
 def stop() -> None:
     """Write what is left; nothing if it was not started."""
     global _session  # noqa: PLW0603
@@ -148,12 +169,15 @@ def _usage(error: profiler.ProfilerError) -> UsageError:
 
 
 __all__ = [
+    "FUNCTION_FORMATS",
     "REPORT_FORMATS",
     "SpanObserver",
     "bounds_s",
     "figures",
     "follow",
+    "record_functions",
     "report",
+    "shown_functions",
     "so_far",
     "tell_open",
     "start",

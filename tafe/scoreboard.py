@@ -2,8 +2,9 @@
 
 Design: one anonymous mapping made before the first fork, a page a worker. The page's first cache line holds 64-bit
 integers, written only by the worker that owns it (but for `pid` and `generation`, which the arbiter writes when it
-hands the slot out); an aligned 64-bit store is atomic, so there are no locks. The rest of the page is one text: why
-the worker is not ready, or why it failed. Page 0 belongs to the arbiter and says whether the whole server is stopping.
+hands the slot out); an aligned 64-bit store is atomic, so there are no locks. The second line is for what the admin
+process asks of the worker (inquiry.py). The rest of the page is one text: why the worker is not ready, or why it
+failed. Page 0 belongs to the arbiter and says whether the whole server is stopping.
 Limits: the number of slots is fixed at the start. Reading a text while it is written can give a torn one.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 
+from tafe.inquiry import Inquiry
 from tafe.lifecycle import State
 from tafe.mailbox import Mailbox, mailboxes
 
@@ -24,6 +26,7 @@ _TEXT_LIMIT_BYTES = _PAGE_BYTES - _TEXT_START_BYTES
 
 # Words of a worker's page
 _PID, _GENERATION, _STATE, _BEAT_NS, _IN_FLIGHT, _REQUESTS, _RETIRING, _TEXT_BYTES = range(8)
+_INQUIRY = 8  # and the seven that follow: the second cache line
 # Words of the arbiter's page
 _STOPPING, _FOR_GOOD, _HIGHEST_SLOT, _STARTS = range(4)
 
@@ -38,6 +41,7 @@ class Slot:
         self.index = index
         start = index * _PAGE_BYTES
         self._words = memory[start : start + _PAGE_BYTES].cast("q")
+        self.inquiry = Inquiry(self._words[_INQUIRY : _INQUIRY + Inquiry.WORDS])
         self._text = memory[start + _TEXT_START_BYTES : start + _PAGE_BYTES]
 
     def hand_out(self, generation: int, now_ns: int) -> None:
@@ -45,6 +49,7 @@ class Slot:
         words = self._words
         words[_GENERATION], words[_STATE], words[_BEAT_NS] = generation, State.STARTING, now_ns
         words[_IN_FLIGHT] = words[_REQUESTS] = words[_RETIRING] = words[_TEXT_BYTES] = 0
+        self.inquiry.forget()
 
     @property
     def pid(self) -> int:

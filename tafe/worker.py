@@ -30,7 +30,7 @@ from gevent.event import Event
 from gevent.socket import socket as gevent_socket
 from gunicorn.workers.base import Worker
 
-from tafe import health, lifecycle, load
+from tafe import function_profile, health, lifecycle, load
 from tafe.access_log import AccessLog
 from tafe.errors import UsageError
 from tafe.lifecycle import State
@@ -193,6 +193,8 @@ class TafeWorker(Worker):
                 self._look()
             if self._publisher is not None:
                 self._publisher.tick()
+            if self.slot is not None:
+                function_profile.answer(self.slot)
             self._readiness.changed.wait(_TICK_S)
             self._readiness.changed.clear()
 

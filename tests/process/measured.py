@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -64,7 +65,7 @@ def stall() -> None:
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """`/status/CODE`, `/take`, `/stall`, `/hold/S`, `/spin/S`, `/sleep/S`; anything else: 200."""
+    """`/status/CODE`, `/loaded/MODULE`, `/take`, `/stall`, `/hold/S`, `/spin/S`, `/sleep/S`; anything else: 200."""
     name, _, argument = environ["PATH_INFO"].strip("/").partition("/")
     status = "200 OK"
     body = str(os.getpid()).encode()
@@ -78,6 +79,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         spin(float(argument))
     elif name == "hold":
         hold_gil(float(argument))
+    elif name == "loaded":
+        body = str(argument in sys.modules).encode()
     elif name == "sleep":
         time.sleep(float(argument))
     start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])

@@ -23,11 +23,13 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {"__main__"},
     {"cli"},
+    {"commands"},
     {"master"},
     {"children", "reload", "modules"},
     {"admin"},
     {"exposition"},
     {"worker"},
+    {"function_profile"},
     {"stock", "readiness", "health", "profiling", "server_timing"},
     {"arrivals"},
     {"server"},
@@ -39,7 +41,7 @@ LAYERS = (
     {"http1"},
     {"metrics"},
     {"access_log", "load", "resolve", "listeners", "scoreboard", "generations", "greenlets", "deadlines", "shared"},
-    {"mailbox"},
+    {"mailbox", "inquiry", "asking"},
     {"states", "turns", "files", "tracebacks", "outcomes", "log_writer", "keeping"},
     {"settings"},
     {"values", "limits", "lifecycle", "access_format"},
@@ -193,7 +195,10 @@ def test_the_profiler_imports_the_standard_library_greenlet_and_gevent_alone() -
         str(found)
         for path in _files("profiler")
         for found in imports_of(path)
-        if _top(found.module) not in allowed and not _is_late_renderer_import(found) and not _is_pytests(found)
+        if _top(found.module) not in allowed
+        and not _is_late_renderer_import(found)
+        and not _is_pytests(found)
+        and not _is_yappi(found)
     ]
     assert wrong == []
 
@@ -201,6 +206,11 @@ def test_the_profiler_imports_the_standard_library_greenlet_and_gevent_alone() -
 def _is_pytests(found: Import) -> bool:
     """The plugin is loaded by pytest."""
     return found.module == "pytest" and found.path == ROOT / "profiler" / "pytest_plugin.py"
+
+
+def _is_yappi(found: Import) -> bool:
+    """Loaded when functions are to be recorded, if it is installed."""
+    return found.late and found.module == "yappi" and found.path == ROOT / "profiler" / "functions.py"
 
 
 def _is_late_renderer_import(found: Import) -> bool:

@@ -1,0 +1,106 @@
+"""Asking the admin process of a server that runs: for the commands that look into one.
+
+A server is named by its run directory, where the file `admin` holds the address, or by that address itself. Knows HTTP
+enough to ask a question and to take the answer; whatever keeps it from that is a `UsageError` that says how to go on.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from tafe.errors import UsageError
+from tafe.values import Address, parse_address
+
+NOTE: Final = "admin"  # the file in a run directory
+_TIMEOUT_S = 5.0  # it answers within milliseconds
+_START = "tafe serve --admin 127.0.0.1:9102 MODULE:APP"
+
+
+class Admin:
+    """`where`: a run directory, or the address (HOST:PORT, http://HOST:PORT, unix:PATH)."""
+
+    def __init__(self, where: str) -> None:
+        self.address = _address_of(where)
+        self._where = where
+
+    def get(self, path: str) -> bytes:
+        """The body of a 200. `UsageError` for anything else."""
+        status, body = self.ask("GET", path)
+        if status != 200:
+            raise UsageError(f"{self.address}{path} answers {status}", try_=_START)
+        return body
+
+    def workers(self) -> list[dict[str, Any]]:
+        """What /workers tells."""
+        try:
+            found: list[dict[str, Any]] = json.loads(self.get("/workers"))["workers"]
+        except (ValueError, KeyError):
+            raise UsageError(f"{self.address} is not the admin address of a tafe server", try_=_START) from None
+        return found
+
+    def ask(self, method: str, path: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, bytes]:
+        """Status and body. `UsageError` if nobody answers."""
+        connection = _Connection(self.address, timeout_s)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except TimeoutError:
+            raise UsageError(f"{self.address} has not answered for {timeout_s:g} s") from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "strerror", None) or str(error) or "it is no HTTP server"
+            raise UsageError(
+                f"nobody answers at {self.address}: {reason}", set_by=self._set_by, try_=f"start it: {_START}"
+            ) from None
+        finally:
+            connection.close()
+
+    @property
+    def _set_by(self) -> str:
+        note = os.path.join(self._where, NOTE)
+        return f"{note}, which a server has left that was killed" if os.path.isfile(note) else ""
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        super().__init__(address.host or "localhost", address.port or 80, timeout=timeout_s)
+        self._path = address.path
+
+    def connect(self) -> None:
+        """On a unix socket, where that is the address."""
+        if not self._path:
+            super().connect()
+            return
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _address_of(where: str) -> Address:
+    if os.path.isdir(where):
+        try:
+            with open(os.path.join(where, NOTE), encoding="utf-8") as file:
+                where = file.read()
+        except OSError:
+            raise UsageError(
+                f"no server that can be asked runs with the run directory {where}",
+                allowed="the run directory of a server with --admin, or its admin address",
+                try_=_START,
+            ) from None
+    text = urlsplit(where).netloc if where.startswith("http://") else where
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{where!r} is no directory, and as an address it {error}",
+            allowed="the run directory of a server with --admin, or its admin address",
+            try_=_START,
+        ) from None
+    if address.fd >= 0:
+        raise UsageError(f"{where!r} is a descriptor of the server's, which nobody can ask", try_=_START)
+    return address
