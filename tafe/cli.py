@@ -1,4 +1,4 @@
-"""The command `tafe`: serve, report, profile, routes, config.
+"""The command `tafe`: serve, report, profile, doctor, routes, config.
 
 Every failure is one message: what, where it was set, what is allowed, what to type instead. Exit status 2 is a
 mistake in what was typed or set, 4 an application that raises while it is loaded, 3 one whose worker ends while
@@ -48,6 +48,7 @@ def cli() -> None:
     tafe serve apps.hello:app --workers 2     serve on 127.0.0.1:8000
     tafe report .run/profile                  what the profiler has seen
     tafe profile -o worker.pstats             the functions of one worker
+    tafe doctor apps.hello:app                what will block, before it is deployed
     tafe routes apps.hello:app                what would be served
     tafe config > tafe.toml                   a settings file to start from
     """
@@ -172,6 +173,21 @@ def routes(app: str) -> int:
     for row in rows:
         click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     return 0
+
+
+@cli.command()
+@click.argument("app", metavar="MODULE:APP")
+@click.option("--format", "format_", metavar="text|json", default="text", help="How to show it. [default text]")
+def doctor(app: str, format_: str) -> int:
+    """Say what in an application will keep a hub from everybody else, before it is deployed.
+
+    It is loaded in a process of its own, patched first as in a worker. Exit status 0: nothing found, 1: something.
+    """
+    from tafe.doctor import examine
+
+    status, shown = examine(app, format_)
+    click.echo(shown, nl=False)
+    return status
 
 
 _WHERE = click.argument("where", metavar="[RUN-DIR|ADMIN-ADDRESS]", default=Settings.run_dir)

@@ -17,6 +17,7 @@ from profiler import why_interpreted
 from profiler.render.calls import FORMATS as FUNCTION_FORMATS
 from profiler.report import FORMATS as REPORT_FORMATS
 from profiler.report import run as run_report
+from profiler.report.advice import advise
 from profiler.routes import Routes
 from tafe import lifecycle
 from tafe.arrivals import Arrivals
@@ -172,6 +173,7 @@ __all__ = [
     "FUNCTION_FORMATS",
     "REPORT_FORMATS",
     "SpanObserver",
+    "advise",
     "bounds_s",
     "figures",
     "follow",
