@@ -17,7 +17,7 @@ from profiler import why_interpreted
 from profiler.render.calls import FORMATS as FUNCTION_FORMATS
 from profiler.report import FORMATS as REPORT_FORMATS
 from profiler.report import run as run_report
-from profiler.report.advice import advise
+from profiler.report.advice import Case, advise
 from profiler.routes import Routes
 from tafe import lifecycle
 from tafe.arrivals import Arrivals
@@ -120,6 +120,11 @@ def figures(*, all_at_once: bool = False) -> Figures:
     return _session.figures(float("inf")) if all_at_once else _session.figures()
 
 
+def advice(cause: str, call: str) -> str:
+    """What a report would say of this call, were it seen to keep the hub: nothing if nothing is known."""
+    return advise(Case(cause, call, remedies=REMEDIES))
+
+
 def record_functions(length_s: float, clock: str) -> Iterator[bytes]:
     """Record which functions this worker's time goes into, while it serves; the pieces are for `shown_functions`.
 
@@ -173,7 +178,7 @@ __all__ = [
     "FUNCTION_FORMATS",
     "REPORT_FORMATS",
     "SpanObserver",
-    "advise",
+    "advice",
     "bounds_s",
     "figures",
     "follow",

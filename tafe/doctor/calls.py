@@ -21,7 +21,7 @@ from gevent import monkey
 from tafe.doctor.finding import Finding
 from tafe.doctor.known import FOREIGN, FUNCTIONS, ORIGINALS, Known
 from tafe.doctor.sources import line_of, parsed, shown
-from tafe.profiling import advise
+from tafe.profiling import advice
 
 _THREADS = frozenset(
     {"offload", "apply", "apply_async", "submit", "start_new_thread"}
@@ -72,17 +72,23 @@ class Calls:
     def _about(self, node: ast.Call, found: Any) -> tuple[str, str, str] | None:
         """What is called, why it blocks, what to do instead; None: nothing is known against it."""
         if isinstance(found, _Foreign):
-            why = FOREIGN.get(found.name)
-            return why and (f"{found.name}() of C", why, advise("blocking", "usleep(", ()))  # type: ignore[return-value]
+            why = FOREIGN.get(found.name, "")
+            return (f"{found.name}() of C", why, advice("blocking", _spelled(found.name, node))) if why else None
         if id(found) in self._originals:
             name = self._originals[id(found)][0]
-            return f"{name} from before patching", ORIGINALS[name], advise("blocking", f"{name}(", ())
+            return f"{name} from before patching", ORIGINALS[name], advice("blocking", _spelled(name, node))
         if id(found) in self._known:
             name, known = self._known[id(found)]
             if known.unless and any(word in ast.unparse(node) for word in known.unless.split("|")):
                 return None
-            return name, known.why, known.instead or advise(known.cause, f"{name}(", ())
+            return name, known.why, known.instead or advice(known.cause, _spelled(name, node))
         return None
+
+
+def _spelled(name: str, node: ast.Call) -> str:
+    """The call, whatever the module calls the function."""
+    arguments = [*map(ast.unparse, node.args), *map(ast.unparse, node.keywords)]
+    return f"{name}({', '.join(arguments)})"
 
 
 class _Foreign:
