@@ -265,6 +265,9 @@ class Hook:
                 self._long_poll(now)
             self._polling = False
         self._turn.ready_ns = self._turn_ns  # the same object, for `begin`
+        if self._stalled:
+            self._stalls.begin(self._turns + 1, self._start, now)
+            self._stalled = self._stalls.unsettled
         self._start = self._mark = now
         self._turns += 1
         if gettrace() is not self._tracing.tracer:
@@ -272,9 +275,6 @@ class Hook:
             self._start = self._mark = clock()
         if len(self._batch) >= BATCH:
             self._fold()
-        if self._stalled:
-            self._stalls.begin(self._turns, now)
-            self._stalled = self._stalls.unsettled
         if self._asleep:
             self._asleep = False
             self._woken()

@@ -1,6 +1,6 @@
 """What came while the hub was kept from polling is noticed in the turn after, the late turn: since when is it ready?
 
-The hook tells of the slices that were not short. Where they took `KEPT_S` of a turn together, those who wait for
+The hook tells of the slices that were not short. Where they took `KEPT` of the threshold together, those who wait for
 something may have waited in vain by the turn's end, and requests may be in the kernel's queues. In the late turn it is
 asked when a resumed greenlet's wait was really over (waits.py), and who takes requests from the kernel is told, to ask
 when they came: `late` has functions without arguments, called by the hub before anything is taken.
@@ -10,6 +10,7 @@ Called by the hub's thread alone.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from profiler.waits import ready_s
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
     from profiler.arrivals import Sightings
     from profiler.model import Turn
 
-# As long as some fifty requests of 20 us: to look at a packet's stamp takes a tenth of one of them.
-KEPT_S = 0.001
+# Of the threshold: a millisecond, as long as some fifty requests of 20 us. To ask about one takes a fifth of one.
+KEPT = 0.1
+WAITED_S = 0.001  # a poll that finds something takes some microseconds, but for a machine that is busy
 
 
 class Lateness:
     """`turn` is told since when, for whom it may concern."""
 
-    def __init__(self, hub: Any, turn: Turn, sightings: Sightings | None) -> None:
+    def __init__(self, hub: Any, turn: Turn, sightings: Sightings | None, threshold_s: float) -> None:
+        self._enough_s = KEPT * threshold_s
         self._hub = hub
         self._turn = turn
         self._sightings = sightings
@@ -45,14 +48,17 @@ class Lateness:
             self._kept_s = 0.0
             self._since_s = since_s
         self._kept_s += length_s
-        if self._kept_s < KEPT_S:
+        if self._kept_s < self._enough_s:
             return False
         self._late_number = number + 1
         return True
 
-    def begin(self, number: int) -> bool:
-        """A turn begins; True: it is a late one."""
-        self._is_late = number == self._late_number
+    def begin(self, number: int, polled_s: float, now_s: float) -> bool:
+        """A turn begins, after a poll that began then; True: it is a late one."""
+        # If it had to wait, nothing had come. libev stamps its return without the GIL, which the watchdog may have had.
+        self._is_late = (
+            number == self._late_number and now_s - (time.time() - self._hub.loop.now()) - polled_s < WAITED_S
+        )
         if self._is_late:
             self._turn.since_ns = int(self._since_s * 1e9)
             for tell in self.late:

@@ -64,7 +64,7 @@ class Stalls:
         self._threshold_s = threshold_s
         self._flight = links.flight
         self._convoys = Convoys(threshold_s)
-        self.lateness = Lateness(links.hub, links.turn, links.sightings)
+        self.lateness = Lateness(links.hub, links.turn, links.sightings, threshold_s)
         self._convoy: Slice | None = None  # of this turn
         self._turn = (0.0, 0.0)  # as in Slice
         self._turns = 0
@@ -95,9 +95,9 @@ class Stalls:
             self._flight.slice(start_s, end_s, kind, span, record, None if origin is self._hub else origin.gr_frame)
         return record
 
-    def begin(self, number: int, now_s: float) -> None:
-        """A turn of this number begins; called while `unsettled`."""
-        if self.lateness.begin(number):
+    def begin(self, number: int, polled_s: float, now_s: float) -> None:
+        """A turn of this number begins, after a poll that began then; called while `unsettled`."""
+        if self.lateness.begin(number, polled_s, now_s):
             return
         if not self.recent or now_s - self.recent[-1].end_s > SETTLE_S:
             self.unsettled = False
