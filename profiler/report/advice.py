@@ -26,6 +26,8 @@ LONGEST = 94  # a report's line of 100 columns, less what stands before it
 LONGEST_NAME = 30  # what is longer is left to the line of source above
 
 _ANY: tuple[str, ...] = ()
+_SEARCH = (" in ",)
+_HANDS_ON = ("emit",)  # where a log handler waits: its own call; else the line is one that logs
 # How things are done where the worker did not say: with gevent alone.
 _REMEDIES = {
     "thread": "gevent.get_hub().threadpool.spawn({}).get()",
@@ -43,7 +45,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("blocking", ("os.popen(",), "os.popen never yields: gevent.subprocess.check_output({args}, shell=True)"),
     (
         "blocking",
-        ("subprocess", "popen", "waitpid", ".wait("),
+        ("subprocess", "popen", "waitpid", ".communicate("),
         "a process is waited for: gevent.subprocess, or {patch}",
     ),
     (
@@ -69,7 +71,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     (
         "blocking",
-        ("socket", "ssl", "http", "urllib", "requests", "recv(", "send(", "sendall(", "connect("),
+        ("socket", "ssl", "http", "urllib", "urlopen(", "requests", "recv(", "send(", "sendall(", "connect("),
         "not gevent's socket: {patch}; C code's goes into a thread",
     ),
     ("blocking", ("fsync", "fdatasync"), "the disk: sync once for many writes, {thread}"),
@@ -80,8 +82,8 @@ _TABLE: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("python", ("deepcopy",), "copy.deepcopy walks every object: copy what changes, share what does not"),
     (
         "python",
-        ("indent=", "json/encoder.py"),
-        "json with indent= (or default=) encodes in Python: leave it out, or use orjson",
+        ("indent=", "json.dump(", "json/encoder.py"),
+        "json.dump and indent= encode in Python: json.dumps without indent=, or orjson.dumps",
     ),
     ("python", ("jinja2", "django/template"), "a template is rendered: fewer rows a page, or stream its parts"),
     ("python", ("re/_compiler.py", "re/_parser.py"), "a pattern is compiled: once, at import, with re.compile"),
@@ -111,7 +113,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], str], ...] = (
         ("sorted(", ".sort("),
         "a long list is sorted in one piece: ORDER BY in the database, heapq.nsmallest, or sorted parts",
     ),
-    ("native", (" in ",), "`in` looks through all of {within}: make that a set or a dict, once"),
+    ("native", _SEARCH, "`in` looks through all of {within}: make that a set or a dict, once"),
     ("native", ("**", "pow("), f"so many digits keep the GIL: fewer digits, or {_PROCESS}"),
     ("native", _ANY, "C code: give it less, or (GIL released) {thread}"),
     (
@@ -135,7 +137,7 @@ _WITHIN: tuple[tuple[str, str, str], ...] = (
     (
         "blocking",
         "logging/__init__.py",
-        "a log handler waits: logging.handlers.QueueHandler, and a native thread that writes",
+        "a log handler waits: in its emit {thread}",
     ),
     (
         "python",
@@ -187,7 +189,8 @@ class Case(NamedTuple):
 def advise(case: Case) -> str:
     """What to do; "" for a cause without a row."""
     text, words = _row(case)
-    call = call_in(case.source, words) or call_in(case.source, _ANY) or SOME_CALL
+    call = None if words is None else call_in(case.source, words) or call_in(case.source, _ANY)
+    call = call or SOME_CALL
     made = ""
     for shown in (call, call.without_arguments(), SOME_CALL):
         made = _filled(text, shown, case)
@@ -196,8 +199,8 @@ def advise(case: Case) -> str:
     return made
 
 
-def _row(case: Case) -> tuple[str, tuple[str, ...]]:
-    """The advice, and the words by which it was found."""
+def _row(case: Case) -> tuple[str, tuple[str, ...] | None]:
+    """The advice, and the words by which it was found; None: it is not about a call of the line."""
     cause, source, stack = case.cause, case.source, case.stack
     if case.library and cause in _LIBRARY:
         return _LIBRARY[cause], _ANY
@@ -207,20 +210,26 @@ def _row(case: Case) -> tuple[str, tuple[str, ...]]:
         return _HUB_ADVICE, _ANY
     for row_cause, part, advice in _WITHIN:
         if cause == row_cause and any(part in frame for frame in stack):
-            return advice, _ANY
+            return advice, _ANY if case.function in _HANDS_ON else None
     # The line itself first, then the callees, which are the innermost end of the stack.
     for text in (source, "\n".join(stack[-3:])):
         lowered = text.lower()
         for row_cause, words, advice in _TABLE:
-            if cause == row_cause and any(word in lowered for word in words):
+            if cause == row_cause and _fits(words, lowered):
                 return advice, words
     if cause == "python":
         return _python(source, stack), _ANY
     if cause == "unknown":  # what such a line does when it is slow, whyever it was this time
         for _, words, advice in _TABLE:
-            if any(word in source.lower() for word in words):
+            if _fits(words, source.lower()):
                 return f"perhaps: {advice}", words
     return next((advice for row_cause, words, advice in _TABLE if cause == row_cause and not words), ""), _ANY
+
+
+def _fits(words: Sequence[str], text: str) -> bool:
+    if words == _SEARCH:  # which is in loops and comprehensions too
+        return searched_in(text) != ""
+    return any(word in text for word in words)
 
 
 def _python(source: str, stack: Sequence[str]) -> str:

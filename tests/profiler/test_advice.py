@@ -34,7 +34,7 @@ ADVICE = {
     "sqlite": "SQLite's lock: tafe.Database, whose threads wait for you",
     "fsync": "the disk: sync once for many writes, tafe.offload(os.fsync, file.fileno())",
     "open": "files do not yield: tafe.offload(os.open, path, os.O_RDONLY)",
-    "logging": "a log handler waits: logging.handlers.QueueHandler, and a native thread that writes",
+    "logging": "a log handler waits: in its emit tafe.offload(os.write, ...)",
     "regex": "the pattern backtracks: no repeat in a repeat, as (a+)+; bound the text, len(text) < 1000",
     "in_list": "`in` looks through all of haystack: make that a set or a dict, once",
     "power": "so many digits keep the GIL: fewer digits, or in a process (gevent.subprocess)",
@@ -47,7 +47,7 @@ ADVICE = {
     "comprehension": COMPREHENSION,
     "recursion": "it calls itself: keep results (functools.cache), or gevent.sleep(0.0001) at some depth",
     "deepcopy": "copy.deepcopy walks every object: copy what changes, share what does not",
-    "json_indent": "json with indent= (or default=) encodes in Python: leave it out, or use orjson",
+    "json_indent": "json.dump and indent= encode in Python: json.dumps without indent=, or orjson.dumps",
     "callback": "C code: give it less, or (GIL released) tafe.offload(_libc.qsort, ...)",
     "sort_key": COMPREHENSION,
     "import": "loaded while requests run: import slow_import at the top of the file that needs it",
@@ -140,6 +140,18 @@ def test_every_cause_has_advice_with_and_without_a_line() -> None:
             ],
             "not gevent's socket: import requests after monkey.patch_all(); C code's goes into a thread",
         ),
+        ("page = urlopen(url)", [], "not gevent's socket: import urlopen after monkey.patch_all()"),
+        (
+            "ready.wait(5)",
+            ["/srv/app.py:7 handler", "/usr/lib/python3.11/threading.py:629 wait"],
+            "not gevent's lock: ",
+        ),
+        ("child.wait()", ["/srv/app.py:7 handler", "/usr/lib/python3.11/subprocess.py:1264 wait"], "a process is"),
+        (
+            "log.warning('late')",
+            ["/srv/app.py:7 handler", "/usr/lib/python3.11/logging/__init__.py:1114 emit"],
+            "a log handler waits: in its emit gevent.get_hub().threadpool.spawn(f, ...).get()",
+        ),
         ("with self._lock:", [], "not gevent's lock: gevent.lock.BoundedSemaphore(), or "),
         ("rows = cursor.fetchall()", [], "a driver in C: one in Python, as PyMySQL; or gevent.get_hub()"),
         ("subprocess.run(command)", [], "a process is waited for: gevent.subprocess, or "),
@@ -204,6 +216,11 @@ def test_what_a_file_says_of_remedies_is_text_and_nothing_more() -> None:
 )
 def test_a_call_is_found_in_whatever_is_left_of_a_statement(source: str, words: list[str], call: Call | None) -> None:
     assert call_in(source, words) == call
+
+
+def test_a_loop_over_something_is_no_search_in_it() -> None:
+    for source in ("for line in text.splitlines():", "total = sum(n for n in numbers)"):
+        assert "`in`" not in advise(Case("native", source))
 
 
 def test_what_is_searched_is_named() -> None:
