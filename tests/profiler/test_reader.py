@@ -5,15 +5,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import profiler
 from profiler.render import text
 from tests.profiler import reader
-from tests.profiler.contract import DATA, report_on
+from tests.profiler.contract import DATA, EXAMPLE, report_on
 
+FIRST = "worker-web-1-4001-1767225600000.jsonl"
 # What there is to type, or to leave out, in a sentence of advice.
 _TYPED = re.compile(r"\w\(|\w\.\w|GIL|import |gevent|what changes|indent=|a set or a dict")
 
@@ -57,3 +62,22 @@ def test_on_a_narrower_terminal_nothing_that_is_needed_is_cut_off(report: dict[s
         assert f":{site['line']} in {site['function']}" in words
         if site["victims"]:
             assert re.search(rf"delayed {site['victims']} requests? by [\d.]+ ms", words)
+
+
+def test_what_a_server_has_for_advice_is_in_its_files_and_in_the_report(
+    install: Callable[..., profiler.Session], tmp_path: Path
+) -> None:
+    remedies = {"thread": "server.aside({})", "sqlite": "server.Rows"}
+    session = install(tmp_path, remedies=remedies)
+    session.close()
+    (path,) = tmp_path.iterdir()
+    header, *_ = map(json.loads, path.read_text().splitlines())
+    assert header["remedies"] == remedies
+    site = next(line for line in map(json.loads, (EXAMPLE / FIRST).read_text().splitlines()) if line["type"] == "site")
+    for source in ("zlib.compress(data)", "db.execute('BEGIN IMMEDIATE')"):
+        cause = "native" if "zlib" in source else "blocking"
+        odd = {**site, "causes": {cause: 1.0}, "lines": [[12, 1.0, source]], "key": ["/a.py", source, 1, 12, False]}
+        with path.open("a") as file:
+            file.write(json.dumps({**odd, "t": header["t"] + 1}) + "\n")
+    advised = {site["advice"] for site in report_on(tmp_path)["sites"]}
+    assert advised == {"compression needs no GIL: server.aside(zlib.compress, data)", "SQLite's lock: server.Rows"}
