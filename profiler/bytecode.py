@@ -41,6 +41,7 @@ class Held(NamedTuple):
     entry: int
     line: int
     certain: bool
+    likely: bool  # what may have done it often takes long: a call, `in`, `**`; else it may have been nothing
 
 
 @lru_cache(maxsize=1024)
@@ -57,9 +58,9 @@ def held_at(stack: tuple[tuple[CodeType, int], ...], offset: int, caller_offset:
     code, line = stack[0]
     if _names(code).get(offset) == "RESUME" and len(stack) > 1:
         found = _likeliest([one for one in _suspects(stack[1][0], caller_offset) if one.likelihood != _CALL])
-        return Held(1, *found) if found else Held(0, line, certain=False)
+        return Held(1, *found) if found else Held(0, line, certain=False, likely=False)
     found = _likeliest(_suspects(code, offset))
-    return Held(0, *found) if found else Held(0, line, certain=False)
+    return Held(0, *found) if found else Held(0, line, certain=False, likely=False)
 
 
 def returned_from(callees: tuple[CodeType, ...]) -> tuple[CodeType, int] | None:
@@ -78,10 +79,11 @@ def callees(frame: FrameType) -> tuple[CodeType, ...]:
     return tuple(found)
 
 
-def _likeliest(suspects: list[Suspect]) -> tuple[int, bool] | None:
+def _likeliest(suspects: list[Suspect]) -> tuple[int, bool, bool] | None:
     if not suspects:
         return None
-    return max(suspects).line, len({one.line for one in suspects}) == 1
+    likeliest = max(suspects)
+    return likeliest.line, len({one.line for one in suspects}) == 1, likeliest.likelihood > _SELDOM
 
 
 @lru_cache(maxsize=1024)

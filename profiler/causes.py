@@ -18,6 +18,10 @@ long as it woke up often, and at least as long as it woke up more often than its
 
 A slice of several causes goes to the one with most of its time, if that is clear; `parts` tells how it divides.
 
+No line is accused that one absence of the machine explains (`Verdict.accuses`): a hypervisor may have the CPU for some
+time, and the kernel takes that for work. So bytecode must have been seen at work, apart from the longest time in which
+nothing was seen; and what the machine took lately without a word (`Shares.absent_s`) is taken off that time.
+
 Every figure that was read before or after the slice, not at its edge, is a bound; the one that favours the
 code is used.
 Knows no lines and reads no clock.
@@ -35,6 +39,9 @@ _MAJORITY = 0.6  # of the samples' weight: under that they disagree
 _CROWDED = 0.1  # the same, where nothing but the GIL speaks against the code: who had that may have had no CPU
 _LEAST_PART_S = 1e-6  # less is a rounding error
 _HANDOVERS = 3  # wake-ups of the hub while the watchdog takes the GIL and gives it back: up to three were seen
+_SLEPT = 0.25  # of what is left was seen asleep, where it may have waited for a CPU: in long waits it is 0.3 and more
+_SEEN = 0.1  # of the threshold, outside the longest gap: a piece of cooperative code is as long
+_LONGER = 2.0  # than the longest absence of late may the next one be
 _OVERLOADED = 0.2  # of the slice one of our threads was without a CPU: this machine had too much to do
 
 
@@ -44,6 +51,7 @@ class Kind(enum.Enum):
     FREE = "on time: nobody held it"
     LET_GO = "late, but before it could ask: the code let go of it, by a call that does"
     ASKED = "late by the switch interval: bytecode gave it up when asked"
+    SLOW = "late by more than one, but not by several: C code, or bytecode whose CPU was away"
     HELD = "late by several intervals: C code held it"
     CROWDED = "late by several, in which the hub had no CPU: whoever held it could not let go"
     FROZEN = "late by several, without waking up to ask: the process was stopped, or its processor taken away"
@@ -66,14 +74,17 @@ class Shares(NamedTuple):
     shut_out_s: float = 0.0  # the watchdog did
     alone: bool = True  # no other thread was in code of the application
     faults: int = 0  # pages that the process waited for the disk to bring
+    gap_s: float = 0.0  # the longest time between two moments at which it was seen to go on
+    absent_s: float = 0.0  # so long a CPU was away lately, of which no figure told
 
 
 class Verdict(NamedTuple):
-    """The cause; whether the code is innocent of it; whether it was on the CPU."""
+    """The cause; whether the code is innocent of it; whether it was on the CPU; whether a line may be named for it."""
 
     cause: str
     innocent: bool
     on_cpu: bool
+    accuses: bool = True
 
 
 def shares(
@@ -90,14 +101,17 @@ def shares(
     interval_s: float = 0.005,
     alone: bool = True,
     shut_out_s: float = 0.0,
+    kept_s: float = 0.0,
+    gap_s: float = 0.0,
+    absent_s: float = 0.0,
 ) -> Shares:
     """Split a slice.
 
     `before` was read before its start, `first` some time inside it, `end` at its end; `turn` is when its turn
     of the loop began, and the hub's CPU time then. For `own_wait_s` the watchdog had no CPU; for `blocked_s`
-    samples saw the hub in a system call that waits; for `shut_out_s` the watchdog waited for the GIL. For
-    `stolen_s` a hypervisor ran other machines, on any of this one's CPUs. `interval_s` is the
-    interpreter's switch interval.
+    samples saw the hub in a system call that waits; for `shut_out_s` the watchdog waited for the GIL, and for
+    `kept_s` it had that itself, but no CPU. For `stolen_s` a hypervisor ran other machines, on any of this one's
+    CPUs. `interval_s` is the interpreter's switch interval; `gap_s` and `absent_s` are as in Shares.
     """
     length_s = end.at_s - start_s
     cpu_least_s, cpu_most_s = 0.0, length_s
@@ -114,6 +128,7 @@ def shares(
     starved_s += stolen_s
     cpu_least_s = max(0.0, cpu_least_s - stolen_s)  # the kernel may have taken it for work of the thread
     overload_s = starved_s + own_wait_s
+    starved_s += kept_s  # whoever wanted it had to wait for somebody without a CPU
     starved_s = min(starved_s, max(0.0, length_s - cpu_least_s - blocked_s))
     wakes = naps = end.wakes - before.wakes
     if first is not None:  # since when it cannot have napped more often than there was time to
@@ -132,6 +147,8 @@ def shares(
         shut_out_s=shut_out_s,
         alone=alone,
         faults=end.faults - before.faults,
+        gap_s=min(gap_s, length_s),
+        absent_s=absent_s,
     )
 
 
@@ -152,7 +169,8 @@ def judge(
     machine_s = _machine_s(share, weights)
     left_s = share.length_s - machine_s
     on_cpu = share.cpu_most_s >= left_s / 2
-    if share.gc_s >= share.length_s / 2 and left_s >= threshold_s:
+    doubt_s = min(_LONGER * share.absent_s, share.gap_s)
+    if share.gc_s >= share.length_s / 2 and left_s - doubt_s >= threshold_s:
         return Verdict("gc", innocent=False, on_cpu=on_cpu)
     gil_s = _gil_s(share, weights, machine_s, polled=polled) if sees_waits else 0.0
     own_s = left_s - gil_s
@@ -162,9 +180,19 @@ def judge(
         return Verdict("starved", innocent=True, on_cpu=on_cpu)
     if polled:
         return Verdict("unknown", innocent=True, on_cpu=False)
+    if own_s - doubt_s < threshold_s:
+        return Verdict("unknown", innocent=False, on_cpu=on_cpu, accuses=False)
+    seen_s = share.length_s - share.gap_s
     if convoy:
-        return Verdict("convoy", innocent=False, on_cpu=True)
-    return Verdict(_own_cause(share, own_s, weights, sees_waits), innocent=False, on_cpu=on_cpu)
+        sure = seen_s >= threshold_s / 2 and (share.cpu_least_s >= threshold_s or not is_crowded(share))
+        return Verdict("convoy" if sure else "unknown", innocent=False, on_cpu=True, accuses=sure)
+    cause = _own_cause(share, own_s, weights, sees_waits)
+    if cause == "python" and seen_s < _SEEN * threshold_s:
+        cause = "unknown"
+    # What is off the CPU may have waited for somebody else, and what was seen late may have been done before.
+    worked_s = min(share.cpu_least_s, sum(_on_cpu(share, weights)))
+    accuses = cause != "unknown" or (worked_s >= threshold_s and seen_s >= _SEEN * threshold_s)
+    return Verdict(cause, innocent=False, on_cpu=on_cpu, accuses=accuses)
 
 
 def _gil_s(share: Shares, weights: dict[Kind, float], machine_s: float, *, polled: bool) -> float:
@@ -199,13 +227,14 @@ def _waited_for_somebody_starved(share: Shares, threshold_s: float) -> bool:
 def _own_cause(share: Shares, own_s: float, weights: dict[Kind, float], sees_waits: bool) -> str:
     python_s, native_s = _on_cpu(share, weights)
     if share.cpu_least_s >= own_s / 2:
-        enough_s = _MAJORITY * (python_s + native_s + weights[Kind.CROWDED])
+        enough_s = _MAJORITY * (python_s + native_s + weights[Kind.CROWDED] + weights[Kind.SLOW])
         if not enough_s or max(python_s, native_s) < enough_s:
             return "unknown"
         return "python" if python_s > native_s else "native"
     if share.cpu_most_s >= own_s / 2 or not sees_waits:
         return "unknown"
-    free_s = weights[Kind.FREE] + weights[Kind.LET_GO]
+    slept = share.blocked_s >= _SLEPT * own_s or not is_crowded(share)
+    free_s = weights[Kind.FREE] + weights[Kind.LET_GO] if slept else 0.0
     # With the GIL, unless it was waiting for that.
     waited = share.gil_least_s >= own_s / 2 or is_crowded(share)
     with_it_s = 0.0 if waited else weights[Kind.HELD]

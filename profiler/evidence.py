@@ -10,8 +10,8 @@ When the GIL was let go of before it was asked for, the code is at the call that
 one that took the time. When the watchdog had no CPU, so is the code wherever it is, unless it is where it was before.
 The line is exact when certain samples show it for as long as nothing is certain of the rest of the slice.
 Samples that are not certain still name a line of the application, not exactly. A place that samples of more than half
-of the time speak against is not named. Without any sample, a slice that used the CPU is named by where the greenlet
-yielded in the end, if the application was on the stack then and the machine had CPUs to spare; any other by nothing.
+of the time speak against is not named, nor is any without a sample, or when one absence of the machine explains it all
+(causes.py).
 Pure: no clock, no threads.
 """
 
@@ -22,7 +22,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiler import causes
-from profiler.bytecode import held_at, is_between_bytecodes, returned_from
+from profiler.bytecode import Held, held_at, is_between_bytecodes, returned_from
 from profiler.causes import Kind
 from profiler.frames import NOWHERE, Look, Place, Stack
 from profiler.sites import Finding
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from profiler.usage import Own, Usage
 
 MAX_SAMPLES = 64  # of one slice: half of them still give each line of a loop its due
-HELD_INTERVALS = 2.5  # bytecode gives the GIL up after one switch interval; the rest is for a slow wake-up
+ASKED_INTERVALS = 1.3  # bytecode gives the GIL up after one switch interval; 1.2 were seen, on a machine with CPUs free
+HELD_INTERVALS = 2.5  # more is C code that holds it, and no slow wake-up
 WAIT_TOLERATED_S = 0.001  # a fifth of the switch interval: the GIL is still asked for in time
 
 
@@ -73,7 +74,8 @@ class Sample(NamedTuple):
             # Another thread may have asked before us.
             return Kind.ASKED if is_between_bytecodes(self.stack[0][0], self.look.offset) else Kind.LET_GO
         if self.late_s <= HELD_INTERVALS * switch_interval_s:
-            return Kind.ASKED
+            in_time = self.late_s - self.hub_wait_s <= ASKED_INTERVALS * switch_interval_s
+            return Kind.ASKED if in_time else Kind.SLOW
         if is_frozen(self.late_s, self.wakes, switch_interval_s):
             return Kind.FROZEN
         crowded = self.late_s - self.hub_wait_s <= HELD_INTERVALS * switch_interval_s
@@ -122,18 +124,26 @@ class Judge:
         return not any(self._application.is_on(frame) for ident, frame in frames.items() if ident not in known)
 
     def find(
-        self, record: Slice, evidence: Evidence, own_wait_s: float, stolen_s: float = 0.0, waits: Iterable[Wait] = ()
+        self,
+        record: Slice,
+        evidence: Evidence,
+        own_wait_s: float,
+        stolen_s: float = 0.0,
+        waits: Iterable[Wait] = (),
+        absent_s: float = 0.0,
     ) -> Finding:
         """`own_wait_s`: since the evidence was begun, the watchdog was ready for so long, but had no CPU.
 
         `stolen_s`: for so long a hypervisor had CPUs of the machine. `waits`: when it had to wait for the GIL, lately.
+        `absent_s`: for how long a CPU was away lately without a word of the kernel's.
         """
         interval_s = sys.getswitchinterval()
         views = self._views(evidence.samples, interval_s)
         by_kind = dict.fromkeys(Kind, 0.0)
         for view in views:
             by_kind[view.kind] += view.weight_s
-        waits = list(waits)
+        kept_s = sum(wait.overlap_s(record.start_s, record.end_s) for wait in waits if wait.ours)
+        waits = [wait for wait in waits if not wait.ours]
         frozen_s = sum(wait.overlap_s(record.start_s, record.end_s) for wait in waits if wait.frozen)
         # Less what is counted already, and also where no sample came of it.
         by_kind[Kind.FROZEN] = max(by_kind[Kind.FROZEN], frozen_s - own_wait_s)
@@ -151,6 +161,9 @@ class Judge:
             interval_s=interval_s,
             alone=all(view.sample.alone for view in views),
             shut_out_s=sum(overlap_s for overlap_s, _ in overlaps),
+            kept_s=kept_s,
+            gap_s=_gap_s(views, record.length_s),
+            absent_s=absent_s,
         )
         verdict = causes.judge(
             share,
@@ -160,7 +173,7 @@ class Judge:
             convoy=record.members > 1,
             polled=record.polled,
         )
-        finding = self._place(record, views, verdict, share, overlaps)
+        finding = self._place(record, views, verdict, overlaps)
         finding.parts = causes.parts(share, by_kind, sees_waits=self._sees_waits, polled=record.polled)
         return finding
 
@@ -169,18 +182,16 @@ class Judge:
         record: Slice,
         views: list[_View],
         verdict: causes.Verdict,
-        share: causes.Shares,
         overlaps: list[tuple[float, Wait]],
     ) -> Finding:
         if verdict.cause == "gc" and record.collected:
             return self._named(record, record.collected, verdict, exact=True)
         if verdict.cause == "gil":
             return self._held_by_another(record, verdict, overlaps)
-        if verdict.cause == "unknown" and share.cpu_least_s < self._threshold_s:
-            # It may have waited for somebody else: where, is no line's fault.
+        if not verdict.accuses:
             return Finding(record, NOWHERE, {0: record.length_s}, (), verdict, exact=False)
         found = _weigh(views, record, verdict, self._application)
-        return found or self._unseen(record, verdict, share, seen=bool(views))
+        return found or Finding(record, NOWHERE, {0: record.length_s}, record.yielded, verdict, exact=False)
 
     def _views(self, samples: list[Sample], interval_s: float) -> list[_View]:
         views: list[_View] = []
@@ -189,10 +200,12 @@ class Judge:
         return views
 
     def _view(self, sample: Sample, kind: Kind, weight_s: float, before: _View | None) -> _View:
-        stack, certain = sample.stack, kind not in (Kind.LET_GO, Kind.FROZEN, Kind.CROWDED)
+        stack, certain = sample.stack, kind not in (Kind.LET_GO, Kind.SLOW, Kind.FROZEN, Kind.CROWDED)
         if kind in (Kind.HELD, Kind.CROWDED):
-            stack, sure = self._held_at(sample.look)
-            certain = certain and sure
+            stack, held = self._held_at(sample.look)
+            certain = certain and held.certain
+            if kind is Kind.HELD and not held.likely:
+                kind, certain = Kind.SLOW, False
         place = self._application.innermost(stack)
         if kind is Kind.CROWDED and place != self._application.innermost(sample.stack):
             place = None  # bytecode or C: they accuse different lines
@@ -204,16 +217,16 @@ class Judge:
             seen_s = weight_s if unmoved else max(0.0, weight_s - sample.own_wait_s)
         return _View(sample, kind, weight_s, seen_s, place, stack, certain)
 
-    def _held_at(self, look: Look) -> tuple[Stack, bool]:
-        """Where the C code was entered that held the GIL; whether that is certain."""
+    def _held_at(self, look: Look) -> tuple[Stack, Held]:
+        """Where the C code was entered that held the GIL."""
         held = held_at(look.stack, look.offset, look.caller_offset)
         stack = ((look.stack[held.entry][0], held.line), *look.stack[held.entry + 1 :])
         if not self._application.owns(stack[0][0].co_filename):
             own = tuple(code for code in look.callees if self._application.owns(code.co_filename))
             returned = returned_from(own)
             if returned is not None:
-                return (returned, *stack), False
-        return stack, held.certain
+                return (returned, *stack), held._replace(certain=False, likely=True)
+        return stack, held
 
     def _held_by_another(self, record: Slice, verdict: causes.Verdict, overlaps: list[tuple[float, Wait]]) -> Finding:
         seen = [(overlap_s, wait) for overlap_s, wait in overlaps if overlap_s and wait.look.stack]
@@ -222,9 +235,10 @@ class Judge:
             held = wait.until_s - wait.since_s > HELD_INTERVALS * sys.getswitchinterval()
             # The hub or the watchdog was first to get the GIL; when the other did, it may have gone on.
             for look in (record.threads.get(wait.ident, wait.look), wait.look):
-                stack, certain = self._held_at(look) if held and look.stack else (look.stack, True)
+                stack, where = self._held_at(look) if held and look.stack else (look.stack, None)
                 if self._application.innermost(stack):
-                    return self._named(record, stack, verdict, exact=certain, holder=wait.ident)
+                    exact = where is None or where.certain
+                    return self._named(record, stack, verdict, exact=exact, holder=wait.ident)
         return Finding(record, NOWHERE, {0: record.length_s}, (), verdict, exact=False)
 
     def _named(self, record: Slice, stack: Stack, verdict: causes.Verdict, *, exact: bool, holder: int = 0) -> Finding:
@@ -232,13 +246,6 @@ class Judge:
         shown = place or self._application.in_library(stack)
         lines = {shown.line: record.length_s}
         return Finding(record, shown, lines, stack, verdict, exact=exact, library=place is None, holder=holder)
-
-    def _unseen(self, record: Slice, verdict: causes.Verdict, share: causes.Shares, *, seen: bool) -> Finding:
-        # Who used the CPU is most likely still in the same function, if only the GIL kept the watchdog from seeing
-        # it; who did not use it may have waited for the GIL.
-        worked = share.cpu_least_s >= self._threshold_s and not seen and not causes.is_crowded(share)
-        place = (self._application.innermost(record.yielded) if worked else None) or NOWHERE
-        return Finding(record, place, {place.line: record.length_s}, record.yielded, verdict, exact=False)
 
 
 def _where(place: Place | None, stack: Stack) -> object:
@@ -281,6 +288,13 @@ def _weigh(views: list[_View], record: Slice, verdict: causes.Verdict, applicati
     shown = usable[max(range(len(usable)), key=lambda i: (places[i] == named, usable[i].weight_s))]
     exact = bool(certain) and functions[chosen] >= record.length_s - sum(functions.values())
     return Finding(record, named, lines, shown.stack, verdict, exact=exact, library=shown.place is None)
+
+
+def _gap_s(views: list[_View], length_s: float) -> float:
+    """The longest time between two moments at which the hub was seen to go on: it let go of the GIL, or slept."""
+    seen = (view.sample for view in views if view.kind not in (Kind.FREE, Kind.FROZEN) or view.sample.blocked)
+    ages = [0.0, *(sample.age_s for sample in seen if sample.age_s < length_s), length_s]
+    return max(age - earlier for earlier, age in pairwise(ages))
 
 
 def _weights(samples: list[Sample]) -> list[float]:

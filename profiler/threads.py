@@ -33,6 +33,7 @@ class Wait(NamedTuple):
     look: Look = NOTHING  # at the one that held the GIL, if it is known
     ident: int = 0  # its identifier
     frozen: bool = False  # it did not even wake up to ask: the process was stopped, or its processor taken away
+    ours: bool = False  # it had the GIL itself, and should have given it up long before
 
     def overlap_s(self, since_s: float, until_s: float) -> float:
         """For how long of that time it waited."""

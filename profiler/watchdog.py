@@ -44,6 +44,13 @@ OPEN_S = 1.0  # a slice this long is stored before it ends: whoever kills the wo
 MAX_WAITS = 64  # for the GIL, remembered: those of the last slow slices
 ACCOUNT_EVERY_S = 0.05  # so often the machine's stolen time is read, and other threads' CPU time: 15 us
 IDLE_ACCOUNT_EVERY_S = 0.25  # the same, when there is nothing that either could be the reason of
+KEPT_S = 0.001  # with the GIL and without a CPU: a look takes a fifth of that
+AWAY_S = 0.002  # late without a reason: timers are late by 0.1 ms, and by 1 ms where a processor sleeps deeply
+MOST_AWAY_S = 0.25  # longer, and the machine or the process was stopped: nothing that comes back soon
+AWAY_FOR_S = 3.0  # so long it is remembered: what takes CPUs away is other work, which comes in spells
+# Of slices and turns the evidence is kept: a few come and go while a look waits for the GIL, and again.
+MAX_EVIDENCE = 8
+TOLD_S = 0.008  # after a slice: the kernel tells of stolen time at its next tick, each 4 ms on most machines
 STOP_TIMEOUT_S = 1.0  # many ticks; a thread that does not stop within it is not waited for
 
 
@@ -89,11 +96,18 @@ class Watchdog:
         self._own = self._asleep = Own()  # the latest reading of this thread, and that before it went to sleep
         self._due_s = float("inf")  # when it is to wake up
         self._glance: _Glance | None = None  # the first since then
-        self._evidence = self._earlier = Evidence(0.0, self._usage, self._own)  # of this slice; of the one seen before
-        self._turn_evidence = self._earlier_turn = self._evidence  # of this turn of the loop; of the one seen before
+        self._evidence = self._turn_evidence = Evidence(0.0, self._usage, self._own)  # of this slice, this turn
+        self._slices, self._turns = (deque([self._evidence], MAX_EVIDENCE) for _ in range(2))  # and of those before
+        self._after = self._evidence  # the end of the latest slow slice
+        self._ended: deque[tuple[Slice, Evidence, float]] = deque()  # with how long this thread had no CPU meanwhile
         self._stolen_s = meter.stolen_s()  # the latest reading of that, and when it is to be read again
         self._account_due_s = 0.0
         self._waits: deque[Wait] = deque(maxlen=MAX_WAITS)
+        self._away: deque[tuple[float, float]] = (
+            deque()
+        )  # until when a CPU was, and for how long: the longer, the older
+        self._has_gil_s = time.perf_counter()  # since then
+        self._kept: Wait | None = None  # for long
         self._others = Others(self._hub_ident, self._hub_ident)
         self._settling: deque[Finding] = deque()
         self._open_due_s = OPEN_S
@@ -108,7 +122,7 @@ class Watchdog:
         """Stop it, with every slow slice so far in the table. Blocks the caller for about a tick."""
         self._stopping = True
         if self._done is not None and self._done.wait(STOP_TIMEOUT_S):
-            self._resolve()
+            self._resolve(float("inf"))
             self._settle(float("inf"))
 
     def glance(self) -> None:
@@ -134,12 +148,15 @@ class Watchdog:
         self._others = Others(self._hub_ident, self._ident)
         pause_s = self._tick_s
         while not self._stopping:
-            self._own = self._asleep = self._meter.own()
+            self._let_go()
+            self._read_own()
+            self._asleep = self._own
             self._due_s = time.perf_counter() + pause_s
             while self._sightings.seen_before(self._due_s):
-                self._own = self._asleep = self._meter.own()
+                self._read_own()
+                self._asleep = self._own
             sleep(max(0.0, self._due_s - time.perf_counter()))
-            woke_s = time.perf_counter()
+            woke_s = self._has_gil_s = time.perf_counter()
             late_s, self._due_s = max(0.0, woke_s - self._due_s), float("inf")
             try:
                 pause_s = self._look(woke_s, late_s)
@@ -157,13 +174,15 @@ class Watchdog:
         due = woke_s >= self._account_due_s or late_s >= self._judge.gil_wait_s or self._glance is not None
         if polling and start_s == self._evidence.start_s and not due:
             return self._idle(start_s, woke_s)
-        self._suspect(woke_s, late_s)  # before the GIL is given up
+        others_s = self._suspect(woke_s, late_s)  # before the GIL is given up
+        if polling and start_s == self._evidence.start_s and late_s >= AWAY_S > others_s:
+            self._was_away(woke_s, late_s)
         # While it idled it used no CPU, and wanted none.
         before = self._usage._replace(at_s=max(self._usage.at_s, self._idle_s))
         turn_s = self._turn()
         if turn_s != self._turn_evidence.start_s:
-            self._earlier_turn = self._turn_evidence
             self._turn_evidence = Evidence(turn_s, before, self._own, self._stolen_s)
+            self._turns.append(self._turn_evidence)
         if self._glance is not None:
             self._begin(self._glance.start_s, before)
         if not self._begin(start_s, before) and polling:
@@ -176,13 +195,14 @@ class Watchdog:
         if is_frozen(late_s, self._own.wakes - self._asleep.wakes, sys.getswitchinterval()):
             marked = [wait._replace(frozen=True) if wait.until_s == woke_s else wait for wait in self._waits]
             self._waits = deque(marked, MAX_WAITS)
-        self._resolve()
+        self._resolve(woke_s)
         self._settle(woke_s)
         return pause_s
 
     def _idle(self, start_s: float, woke_s: float) -> float:
         """The hub has done nothing since the last look: it has polled since `start_s`."""
         self._idle_s = woke_s
+        self._resolve(woke_s)
         self._settle(woke_s)
         return self._tick_s if woke_s - start_s < IDLE_AFTER_S else self._idle_tick_s
 
@@ -190,22 +210,26 @@ class Watchdog:
         """Gather evidence of the slice that began then; False if that goes on already."""
         if start_s == self._evidence.start_s:
             return False
-        self._earlier = self._evidence
         self._evidence = Evidence(start_s, before, self._own, self._stolen_s)
+        self._slices.append(self._evidence)
         self._open_due_s = OPEN_S
         return True
 
-    def _suspect(self, woke_s: float, late_s: float) -> None:
-        """Note that this thread had to wait for the GIL, and who had it if that was another than the hub's."""
+    def _suspect(self, woke_s: float, late_s: float) -> float:
+        """Note that this thread had to wait for the GIL, and who had it if that was another than the hub's.
+
+        Returns for how long other threads than that have been on the CPU since the latest reading.
+        """
         _, others_s = self._meter.cpu()
+        holder_s = others_s - self._usage.others_s
         if late_s < self._judge.gil_wait_s:
             self._others.quiet(others_s)
-            return
-        holder_s = others_s - self._usage.others_s
+            return holder_s
         if holder_s >= late_s / 2:
             self._waits.append(self._others.holder(woke_s - late_s, woke_s, holder_s))
         else:
             self._waits.append(Wait(woke_s - late_s, woke_s, holder_s))
+        return holder_s
 
     def _watch(self, start_s: float, woke_s: float, late_s: float, active: Span | None) -> float:
         """The hub has been in one slice since `start_s`."""
@@ -225,7 +249,7 @@ class Watchdog:
         if self._peek()[0] != start_s:  # a switch overtook us
             self._read()
             return SHORTEST_TICK_S
-        began_s = time.perf_counter()
+        began_s = self._let_go()
         blocked = bool(look.stack) and self._meter.hub_is_blocked()
         self._shut_out(began_s)
         slept = self._read()
@@ -253,24 +277,24 @@ class Watchdog:
         if age_s >= self._open_due_s:
             self._open_due_s = age_s + OPEN_S
             so_far = Slice(evidence.start_s, self._usage.at_s, active, 0.0, self._usage, (0.0, 0.0), ())
-            self._table.still_open(self._find(so_far, evidence))
+            self._table.still_open(self._find(so_far, evidence, self._own.wait_s - evidence.own.wait_s))
         # A long one needs fewer samples to be named, but the next one must not be missed.
         return min(max(SHORTEST_TICK_S, age_s / 16), 2 * self._tick_s)
 
     def _read(self) -> Own:
         """Read the meter; returns what this thread has had since it went to sleep. A glance becomes a sample."""
         before = self._usage
-        began_s = time.perf_counter()
+        began_s = self._let_go()
         usage = self._meter.read()
         self._shut_out(began_s)
         self._usage = usage
-        began_s = time.perf_counter()
-        self._own = self._meter.own()
+        began_s = self._let_go()
+        self._read_own()
         self._shut_out(began_s)
         slept = Own(self._own.wait_s - self._asleep.wait_s, self._own.wakes - self._asleep.wakes)
         glance, self._glance = self._glance, None
         if glance is not None:
-            if glance.start_s != self._earlier.start_s:
+            if not any(evidence.start_s == glance.start_s for evidence in self._slices):
                 self._begin(glance.start_s, before)
             own_wait_s = min(glance.late_s, slept.wait_s)
             sample = Sample(
@@ -283,45 +307,91 @@ class Watchdog:
                 blocked=False,
                 alone=glance.alone,
             )
-            for evidence in (self._evidence, self._earlier):
+            for evidence in self._slices:
                 if evidence.start_s == glance.start_s:
                     evidence.add(sample)
         return slept
 
     def _shut_out(self, since_s: float) -> None:
         """The GIL was given up then, in the middle of a look; if it took long to get it back, that is a look itself."""
-        now_s = time.perf_counter()
+        now_s = self._has_gil_s = time.perf_counter()
         if now_s - since_s >= self._judge.gil_wait_s:
             self._suspect(now_s, now_s - since_s)
             self._due_s = since_s
             self.glance()
             self._due_s = float("inf")
 
-    def _resolve(self) -> None:
+    def _let_go(self) -> float:
+        """It gives the GIL up now, at the time that is returned, and should not have had it for long."""
+        now_s = time.perf_counter()
+        if now_s - self._has_gil_s >= KEPT_S:
+            self._kept = Wait(self._has_gil_s, now_s, 0.0, ours=True)
+            self._due_s = self._has_gil_s  # or somebody asked for it, and kept it for long
+            self.glance()
+            self._due_s = float("inf")
+        return now_s
+
+    def _read_own(self) -> None:
+        """Read what this thread has had, which also tells whether it kept the GIL, or waited to get it back."""
+        before, self._own = self._own, self._meter.own()
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept_s = kept.until_s - kept.since_s
+            interval_s = sys.getswitchinterval()
+            if kept_s < 2 * interval_s or is_frozen(kept_s, self._own.wakes - before.wakes, interval_s):
+                self._waits.append(kept)
+
+    def _absent_s(self, now_s: float) -> float:
+        """For how long a CPU was away lately, without a word of the kernel's."""
+        while self._away and self._away[0][0] + AWAY_FOR_S < now_s:
+            self._away.popleft()
+        return self._away[0][1] if self._away else 0.0
+
+    def _was_away(self, woke_s: float, late_s: float) -> None:
+        """Nothing but the machine can have kept it from waking up in time."""
+        away_s = late_s - (self._meter.own().wait_s - self._asleep.wait_s)
+        if AWAY_S <= away_s < MOST_AWAY_S:
+            away_s += self._tick_s  # it may have been away before that was due
+            while self._away and self._away[-1][1] <= away_s:
+                self._away.pop()
+            self._away.append((woke_s, away_s))
+
+    def _resolve(self, now_s: float) -> None:
         """Find a place and a cause for each slice that the hook has finished."""
-        unseen = self._evidence
         while self._finished:
             record = self._finished.popleft()
-            if record.members > 1:
-                turns = (self._turn_evidence, self._earlier_turn)
-                seen = [e.since(record.start_s) for e in turns if e.start_s == record.turn[0]]
-            else:
-                seen = [e for e in (self._evidence, self._earlier) if e.start_s == record.start_s]
-            evidence = seen[0] if seen else Evidence(record.start_s, unseen.before, unseen.own, unseen.stolen_s)
-            finding = self._find(record, evidence)
+            evidence = self._of(record)
+            own_wait_s = self._own.wait_s - evidence.own.wait_s
+            self._ended.append((record, evidence, own_wait_s))
+            # The next one, if it was not seen, came after this.
+            self._after = Evidence(record.end_s, record.usage, evidence.own, evidence.stolen_s)
+        while self._ended and self._ended[0][0].end_s + TOLD_S <= now_s:
+            record, evidence, own_wait_s = self._ended.popleft()
+            finding = self._find(record, evidence, own_wait_s)
             record.place = finding.place
             if finding.holder:  # whose call it was that held the GIL
                 record.span = self._caller(finding.holder, record.start_s) or record.span
             self._settling.append(finding)
-            # The next one, if it was not seen either, came after this.
-            unseen = Evidence(record.end_s, record.usage, unseen.own, unseen.stolen_s)
 
-    def _find(self, record: Slice, evidence: Evidence) -> Finding:
-        own_wait_s = self._own.wait_s - evidence.own.wait_s
+    def _of(self, record: Slice) -> Evidence:
+        """What was seen of it; if that is nothing, what was last read before it."""
+        if record.members > 1:
+            seen = [one.since(record.start_s) for one in self._turns if one.start_s == record.turn[0]]
+        else:
+            seen = [one for one in self._slices if one.start_s == record.start_s]
+        if seen:
+            return seen[-1]
+        known = [self._after, *self._slices]
+        past = [one for one in known if one.before.at_s <= record.start_s] or known
+        last = max(past, key=lambda one: one.before.at_s)
+        return Evidence(record.start_s, last.before, last.own, last.stolen_s)
+
+    def _find(self, record: Slice, evidence: Evidence, own_wait_s: float) -> Finding:
         stolen_s = self._meter.stolen_s() - evidence.stolen_s
         # A part of a step is not shown, which may be anybody's.
         stolen_s += STOLEN_STEP_S if stolen_s else 0.0
-        return self._judge.find(record, evidence, own_wait_s, stolen_s, self._waits)
+        absent_s = self._absent_s(record.end_s)
+        return self._judge.find(record, evidence, own_wait_s, stolen_s, self._waits, absent_s)
 
     def _settle(self, now_s: float) -> None:
         """Harm is still added to a slice after its end, while those behind it get their turn."""

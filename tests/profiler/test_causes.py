@@ -23,6 +23,8 @@ def split(
     shut_out: float = 0.0,
     alone: bool = True,
     faults: int = 0,
+    gap: float = 0.0,
+    absent: float = 0.0,
 ) -> Shares:
     """`gil`: the hub waited for it at least and at most so long."""
     return Shares(
@@ -39,6 +41,8 @@ def split(
         shut_out_s=shut_out / 1000,
         alone=alone,
         faults=faults,
+        gap_s=gap / 1000,
+        absent_s=absent / 1000,
     )
 
 
@@ -87,6 +91,13 @@ def verdict(share: Shares, samples_ms: dict[str, float], **options: bool) -> str
         (split(23, cpu=0, overload=20), {}, "starved"),
         (split(40, cpu=0, starved=10, blocked=30), {"free": 38}, "blocking"),  # a sleep on a busy machine
         (split(12, cpu=8, starved=4), {"asked": 12}, "starved"),
+        (split(30, cpu=30), {"slow": 28}, "unknown"),  # bytecode, or C code, or the CPU was away
+        (split(341, cpu=30, starved=248, overload=425), {"free": 190, "asked": 93}, "unknown"),  # nobody saw it asleep
+        (split(12, cpu=12, gap=11.8), {"asked": 11.8}, "unknown"),  # seen once, at its end
+        (split(12, cpu=12, gap=8), {"asked": 8}, "python"),
+        (split(30, cpu=30, gap=29, absent=11), {"held": 28}, "unknown"),  # the machine took as much lately
+        (split(30, cpu=30, gap=29, absent=5), {"held": 28}, "native"),
+        (split(30, gc=29, gap=29, absent=11), {"inside": 28}, "unknown"),
     ],
 )
 def test_evidence_decides_the_cause(share: Shares, samples: dict[str, float], cause: str) -> None:
@@ -133,6 +144,25 @@ def test_a_convoy_is_one_unless_the_machine_or_another_thread_made_it_long() -> 
     assert judged(split(30, cpu=1, gil=(20, 30), others=29), {"held": 28}, convoy=True).cause == "gil"
 
 
+def test_a_convoy_that_nothing_was_seen_of_for_most_of_its_time_names_no_line() -> None:
+    assert not judged(split(22, cpu=22, gap=18), {"asked": 18}, convoy=True).accuses
+    assert not judged(split(40, cpu=8, overload=7, gap=15), {"asked": 40}, convoy=True).accuses, "nor a starved one"
+    assert judged(split(22, cpu=22, gap=12), {"asked": 18}, convoy=True).accuses
+
+
+def test_what_is_unknown_names_a_line_only_if_it_was_seen_at_work_on_the_cpu() -> None:
+    assert judged(split(30, cpu=30, gap=15), {"asked": 15, "held": 15}).accuses, "bytecode, and C code"
+    assert not judged(split(30, cpu=30, gap=15), {"asked": 5, "crowded": 20}).accuses
+    assert not judged(split(30, cpu=30, gap=29.9), {"asked": 15, "held": 15}).accuses
+    assert not judged(split(30, cpu=1, gil=(20, 30)), {"held": 28}).accuses, "it may have waited for somebody"
+
+
+def test_time_in_which_the_watchdog_had_the_gil_but_no_cpu_is_nobodys_fault() -> None:
+    share = split_of(1000, usage(1000, 0, 0), None, usage(1030, 2, 0), kept=25)
+    assert verdict(share, {"free": 28}) == "starved"
+    assert verdict(split_of(1000, usage(1000, 0, 0), None, usage(1030, 30, 0), kept=25), {"asked": 28}) == "python"
+
+
 def usage(at_ms: float, cpu_ms: float, wait_ms: float, *, wakes: int = 0, turns: int = 0) -> Usage:
     return Usage(at_ms / 1000, cpu_ms / 1000, wait_ms / 1000, wakes=wakes, turns=turns)
 
@@ -150,6 +180,7 @@ def split_of(start_ms: float, before: Usage, first: Usage | None, end: Usage, **
         blocked_s=blocked_s,
         gc_s=0.0,
         stolen_s=more.get("stolen", 0.0) / 1000,
+        kept_s=more.get("kept", 0.0) / 1000,
     )
 
 

@@ -5,26 +5,27 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Callable
 
+import pytest
 from gevent import get_hub
 
 from profiler.arrivals import Sightings
-from profiler.evidence import Judge
+from profiler.evidence import Judge, Sample
 from profiler.frames import Application
 from profiler.model import Slice, Span
 from profiler.sites import SiteTable
-from profiler.usage import Meter
-from profiler.watchdog import Watchdog
+from profiler.usage import Meter, Own
+from profiler.watchdog import AWAY_FOR_S, Watchdog
 
 THRESHOLD_S = 0.01
 
 
 class Hub:
-    """One slice that goes on since long, until it is told that another has begun."""
+    """One slice that goes on, until it is told that another has begun."""
 
     def __init__(self) -> None:
-        self.start_s = time.perf_counter() - 3 * THRESHOLD_S
+        self.start_s = time.perf_counter()
 
     def peek(self) -> tuple[float, bool, Span | None]:
         return self.start_s, False, None
@@ -32,40 +33,105 @@ class Hub:
     def turn(self) -> float:
         return 0.0
 
+    def switches(self, watchdog: Watchdog) -> Slice:
+        """What has ended by that."""
+        began_s, self.start_s = self.start_s, time.perf_counter()
+        return Slice(began_s, self.start_s, None, 0.0, watchdog._meter.read(), (0.0, 0.0), ())
 
-def waits_for(watchdog: Watchdog) -> None:
-    thread = threading.Thread(target=watchdog.glance)
+
+def work() -> None:
+    """By CPU time, so that it is as much on a busy machine."""
+    until_s = time.thread_time() + 3 * THRESHOLD_S
+    while time.thread_time() < until_s:
+        pass
+
+
+def waits_for(task: Callable[[], object]) -> None:
+    thread = threading.Thread(target=task)
     thread.start()
     thread.join()
 
 
-def stored(*, glance: bool) -> dict[str, Any]:
-    """A slice of which only another thread may have had a look, the watchdog being late."""
-    hub, finished, table, meter = Hub(), deque[Slice](), SiteTable(), Meter()
+def made(hub: Hub) -> Watchdog:
+    meter = Meter()
     meter.watch_this_thread()
     judge = Judge(Application(), THRESHOLD_S, sees_waits=True)
     sightings = Sightings(get_hub().loop)
     watchdog = Watchdog(
-        hub.peek, hub.turn, finished, meter, judge, table, THRESHOLD_S, lambda _ident, _at_s: None, sightings
+        hub.peek, hub.turn, deque(), meter, judge, SiteTable(), THRESHOLD_S, lambda _ident, _at_s: None, sightings
     )
+    watchdog._own = watchdog._asleep = watchdog._evidence.own = meter.own()
+    return watchdog
+
+
+def seen(*, glance: bool) -> list[Sample]:
+    """Of a slice at which only another thread may have had a look, the watchdog being late."""
+    hub = Hub()
+    watchdog = made(hub)
     watchdog._due_s = hub.start_s + THRESHOLD_S
-    # It has used the CPU ever since, as far as the watchdog knows.
-    watchdog._usage = meter.read()._replace(at_s=hub.start_s)
-    until_s = time.perf_counter() + 2 * THRESHOLD_S
-    while time.perf_counter() < until_s:
-        pass
+    work()
     if glance:
-        waits_for(watchdog)
-    finished.append(Slice(hub.start_s, time.perf_counter(), None, 0.0, meter.read(), (0.0, 0.0), ()))
-    hub.start_s = time.perf_counter()
+        waits_for(watchdog.glance)
+    record = hub.switches(watchdog)
     watchdog._look(hub.start_s, hub.start_s - watchdog._due_s)
-    watchdog._settle(float("inf"))
-    meter.close()
-    sightings.close()
-    (line,) = [line for line in table.take() if line["type"] == "site"]
-    return line
+    return watchdog._of(record).samples
 
 
 def test_a_stall_that_only_another_thread_of_ours_came_in_time_to_see_has_a_stack() -> None:
-    assert any(frame.endswith(f" {waits_for.__name__}") for frame in stored(glance=True)["stack"])
-    assert stored(glance=False)["stack"] == []
+    (sample,) = seen(glance=True)
+    assert waits_for.__code__ in [code for code, _ in sample.stack]
+    assert seen(glance=False) == []
+
+
+def test_what_was_seen_of_a_slice_is_not_forgotten_when_others_come_and_go_before_it_is_judged() -> None:
+    hub = Hub()
+    watchdog = made(hub)
+    work()
+    waits_for(lambda: watchdog._look(time.perf_counter(), 0.0))
+    samples = watchdog._evidence.samples
+    assert samples
+    record = hub.switches(watchdog)
+    for _ in range(3):
+        watchdog._begin(hub.start_s, watchdog._usage)
+        hub.switches(watchdog)
+    assert watchdog._of(record).samples == samples
+
+
+class Poll(Hub):
+    """It has nothing to do."""
+
+    def peek(self) -> tuple[float, bool, Span | None]:
+        return self.start_s, True, None
+
+
+def test_a_watchdog_that_nothing_kept_from_waking_up_in_time_tells_of_a_machine_that_was_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watchdog = made(Poll())
+    monkeypatch.setattr(watchdog._meter, "own", Own)  # it did not have to wait
+    now_s = time.perf_counter()
+    watchdog._asleep = Own()
+    watchdog._look(now_s, 0.0)
+    watchdog._usage = watchdog._meter.read()
+    for late_s in (0.006, 0.004, 0.003):
+        now_s += 0.1
+        watchdog._look(now_s, late_s)
+    assert watchdog._absent_s(now_s) == pytest.approx(0.006 + watchdog._tick_s)
+    assert watchdog._absent_s(now_s + AWAY_FOR_S - 0.15) == pytest.approx(0.004 + watchdog._tick_s)
+    assert watchdog._absent_s(now_s + AWAY_FOR_S + 0.1) == 0.0
+
+
+def test_a_thread_that_used_the_cpu_may_have_kept_the_watchdog_from_waking_up() -> None:
+    watchdog = made(Poll())
+    watchdog._look(time.perf_counter(), 0.0)
+    watchdog._usage = watchdog._meter.read()._replace(others_s=-1.0)
+    watchdog._look(time.perf_counter(), 0.006)
+    assert watchdog._absent_s(time.perf_counter()) == 0.0
+
+
+def test_a_machine_that_stood_still_for_long_is_not_taken_for_one_that_comes_and_goes() -> None:
+    watchdog = made(Poll())
+    watchdog._look(time.perf_counter(), 0.0)
+    watchdog._usage = watchdog._meter.read()
+    watchdog._look(time.perf_counter(), 60.0)
+    assert watchdog._absent_s(time.perf_counter()) == 0.0

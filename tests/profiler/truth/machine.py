@@ -28,7 +28,10 @@ def main(parent: int, cpu: int) -> None:
         due_s = time.perf_counter() + EVERY_S
         time.sleep(EVERY_S)
         late = time.perf_counter() - due_s > LATE_S
-        os.write(sys.stdout.fileno(), LATE if late else ON_TIME)
+        try:
+            os.write(sys.stdout.fileno(), LATE if late else ON_TIME)
+        except BrokenPipeError:
+            break
 
 
 if __name__ == "__main__":
