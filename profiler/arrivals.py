@@ -125,6 +125,7 @@ class Sightings:
         self._marks: deque[Mark] = deque()
         self._marked = 0  # callbacks that were in the queue when the last mark was put there
         self._slice_s = 0.0  # the slice that is watched; 0.0: none
+        self.asked_s = 0.0  # see `seen_before`
         self._ready: Any = None  # the loop's epoll instance
         self._news: Any = None  # another that waits for it, edge-triggered: it wakes for what is new in the first alone
         if loop.backend == "epoll":
@@ -148,15 +149,25 @@ class Sightings:
         self._look()
 
     def seen_before(self, due_s: float) -> bool:
-        """Wait for something to become ready while that slice goes on; True: before `due_s`."""
+        """Wait for something to become ready while that slice goes on; True: before `due_s`.
+
+        If False comes late, the GIL was asked for in vain since `asked_s`.
+        """
+        self.asked_s = due_s
         if self._news is None or not self._slice_s:
             return False
-        left_s = int((due_s - time.perf_counter()) * 1000) / 1000  # epoll rounds up to milliseconds
-        if left_s > 0.0 and self._news.poll(left_s, 1) and self.peek()[0] == self._slice_s:
-            self._look()
-            sleep(SHORTEST_GAP_S)
-            if time.perf_counter() < due_s:
-                return True
+        now_s = time.perf_counter()
+        left_s = int((due_s - now_s) * 1000) / 1000  # epoll rounds up to milliseconds
+        if left_s > 0.0:
+            self.asked_s = now_s + left_s
+            if self._news.poll(left_s, 1):
+                self.asked_s = due_s  # or earlier, but that is not known
+                if time.perf_counter() - due_s < sys.getswitchinterval() and self.peek()[0] == self._slice_s:
+                    self._look()
+                    self.asked_s = time.perf_counter() + SHORTEST_GAP_S
+                    sleep(SHORTEST_GAP_S)
+                    if time.perf_counter() < due_s:
+                        return True
         self._slice_s = 0.0
         return False
 

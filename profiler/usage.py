@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from resource import RUSAGE_SELF, getrusage
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 _FILE_BYTES = 128  # holds three 64-bit numbers, or a pid, a name and a state, or the sums of all CPUs' times
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 STOLEN_STEP_S = 1 / _TICKS_A_SECOND
+
+AWAY_S = 0.002  # late without a reason: timers are late by 0.1 ms, and by 1 ms where a processor sleeps deeply
+MOST_AWAY_S = 0.25  # longer, and the machine or the process was stopped: nothing that comes back soon
+AWAY_FOR_S = 3.0  # so long it is remembered: what takes CPUs away is other work, which comes in spells
 
 
 class Usage(NamedTuple):
@@ -45,6 +50,26 @@ class Own(NamedTuple):
 
     wait_s: float = 0.0
     wakes: int = 0
+
+
+class Absences:
+    """For how long a CPU was away lately, without a word of the kernel's."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, float]] = deque()  # until when, and for how long: the longer, the older
+
+    def add(self, until_s: float, away_s: float, more_s: float) -> None:
+        """It was away for so long, and perhaps for `more_s` before that; short and very long ones do not count."""
+        if AWAY_S <= away_s < MOST_AWAY_S:
+            while self._seen and self._seen[-1][1] <= away_s + more_s:
+                self._seen.pop()
+            self._seen.append((until_s, away_s + more_s))
+
+    def longest_s(self, now_s: float) -> float:
+        """Of late; 0.0: none."""
+        while self._seen and self._seen[0][0] + AWAY_FOR_S < now_s:
+            self._seen.popleft()
+        return self._seen[0][1] if self._seen else 0.0
 
 
 class Meter:

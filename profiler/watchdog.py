@@ -26,7 +26,7 @@ from profiler.model import Slice, Span
 from profiler.native import get_ident, sleep, start_thread
 from profiler.stalls import SETTLE_S
 from profiler.threads import Others, Wait
-from profiler.usage import STOLEN_STEP_S, Own
+from profiler.usage import AWAY_S, STOLEN_STEP_S, Absences, Own
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,9 +45,6 @@ MAX_WAITS = 64  # for the GIL, remembered: those of the last slow slices
 ACCOUNT_EVERY_S = 0.05  # so often the machine's stolen time is read, and other threads' CPU time: 15 us
 IDLE_ACCOUNT_EVERY_S = 0.25  # the same, when there is nothing that either could be the reason of
 KEPT_S = 0.001  # with the GIL and without a CPU: a look takes a fifth of that
-AWAY_S = 0.002  # late without a reason: timers are late by 0.1 ms, and by 1 ms where a processor sleeps deeply
-MOST_AWAY_S = 0.25  # longer, and the machine or the process was stopped: nothing that comes back soon
-AWAY_FOR_S = 3.0  # so long it is remembered: what takes CPUs away is other work, which comes in spells
 # Of slices and turns the evidence is kept: a few come and go while a look waits for the GIL, and again.
 MAX_EVIDENCE = 8
 TOLD_S = 0.008  # after a slice: the kernel tells of stolen time at its next tick, each 4 ms on most machines
@@ -103,9 +100,7 @@ class Watchdog:
         self._stolen_s = meter.stolen_s()  # the latest reading of that, and when it is to be read again
         self._account_due_s = 0.0
         self._waits: deque[Wait] = deque(maxlen=MAX_WAITS)
-        self._away: deque[tuple[float, float]] = (
-            deque()
-        )  # until when a CPU was, and for how long: the longer, the older
+        self._absences = Absences()
         self._has_gil_s = time.perf_counter()  # since then
         self._kept: Wait | None = None  # for long
         self._others = Others(self._hub_ident, self._hub_ident)
@@ -155,7 +150,11 @@ class Watchdog:
             while self._sightings.seen_before(self._due_s):
                 self._read_own()
                 self._asleep = self._own
-            sleep(max(0.0, self._due_s - time.perf_counter()))
+            left_s = self._due_s - time.perf_counter()
+            if left_s > 0.0:
+                sleep(left_s)
+            else:  # it has waited for the GIL, which nobody may have for nothing
+                self._due_s = min(self._due_s, self._sightings.asked_s)
             woke_s = self._has_gil_s = time.perf_counter()
             late_s, self._due_s = max(0.0, woke_s - self._due_s), float("inf")
             try:
@@ -176,7 +175,9 @@ class Watchdog:
             return self._idle(start_s, woke_s)
         others_s = self._suspect(woke_s, late_s)  # before the GIL is given up
         if polling and start_s == self._evidence.start_s and late_s >= AWAY_S > others_s:
-            self._was_away(woke_s, late_s)
+            # Nothing but the machine can have kept it from waking up, perhaps since before that was due.
+            away_s = late_s - (self._meter.own().wait_s - self._asleep.wait_s)
+            self._absences.add(woke_s, away_s, self._tick_s)
         # While it idled it used no CPU, and wanted none.
         before = self._usage._replace(at_s=max(self._usage.at_s, self._idle_s))
         turn_s = self._turn()
@@ -341,21 +342,6 @@ class Watchdog:
             if kept_s < 2 * interval_s or is_frozen(kept_s, self._own.wakes - before.wakes, interval_s):
                 self._waits.append(kept)
 
-    def _absent_s(self, now_s: float) -> float:
-        """For how long a CPU was away lately, without a word of the kernel's."""
-        while self._away and self._away[0][0] + AWAY_FOR_S < now_s:
-            self._away.popleft()
-        return self._away[0][1] if self._away else 0.0
-
-    def _was_away(self, woke_s: float, late_s: float) -> None:
-        """Nothing but the machine can have kept it from waking up in time."""
-        away_s = late_s - (self._meter.own().wait_s - self._asleep.wait_s)
-        if AWAY_S <= away_s < MOST_AWAY_S:
-            away_s += self._tick_s  # it may have been away before that was due
-            while self._away and self._away[-1][1] <= away_s:
-                self._away.pop()
-            self._away.append((woke_s, away_s))
-
     def _resolve(self, now_s: float) -> None:
         """Find a place and a cause for each slice that the hook has finished."""
         while self._finished:
@@ -390,7 +376,7 @@ class Watchdog:
         stolen_s = self._meter.stolen_s() - evidence.stolen_s
         # A part of a step is not shown, which may be anybody's.
         stolen_s += STOLEN_STEP_S if stolen_s else 0.0
-        absent_s = self._absent_s(record.end_s)
+        absent_s = self._absences.longest_s(record.end_s)
         return self._judge.find(record, evidence, own_wait_s, stolen_s, self._waits, absent_s)
 
     def _settle(self, now_s: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from gevent import get_hub
@@ -15,8 +15,8 @@ from profiler.evidence import Judge, Sample
 from profiler.frames import Application
 from profiler.model import Slice, Span
 from profiler.sites import SiteTable
-from profiler.usage import Meter, Own
-from profiler.watchdog import AWAY_FOR_S, Watchdog
+from profiler.usage import AWAY_FOR_S, Meter, Own
+from profiler.watchdog import Watchdog
 
 THRESHOLD_S = 0.01
 
@@ -52,22 +52,27 @@ def waits_for(task: Callable[[], object]) -> None:
     thread.join()
 
 
-def made(hub: Hub) -> Watchdog:
-    meter = Meter()
+@pytest.fixture
+def made() -> Iterator[Callable[[Hub], Watchdog]]:
+    """A watchdog of that hub, whose thread is not started."""
+    meter, sightings = Meter(), Sightings(get_hub().loop)
     meter.watch_this_thread()
     judge = Judge(Application(), THRESHOLD_S, sees_waits=True)
-    sightings = Sightings(get_hub().loop)
-    watchdog = Watchdog(
-        hub.peek, hub.turn, deque(), meter, judge, SiteTable(), THRESHOLD_S, lambda _ident, _at_s: None, sightings
-    )
-    watchdog._own = watchdog._asleep = watchdog._evidence.own = meter.own()
-    return watchdog
+
+    def make(hub: Hub) -> Watchdog:
+        watchdog = Watchdog(
+            hub.peek, hub.turn, deque(), meter, judge, SiteTable(), THRESHOLD_S, lambda _ident, _at_s: None, sightings
+        )
+        watchdog._own = watchdog._asleep = watchdog._evidence.own = meter.own()
+        return watchdog
+
+    yield make
+    meter.close()
+    sightings.close()
 
 
-def seen(*, glance: bool) -> list[Sample]:
+def seen(watchdog: Watchdog, hub: Hub, *, glance: bool) -> list[Sample]:
     """Of a slice at which only another thread may have had a look, the watchdog being late."""
-    hub = Hub()
-    watchdog = made(hub)
     watchdog._due_s = hub.start_s + THRESHOLD_S
     work()
     if glance:
@@ -77,13 +82,18 @@ def seen(*, glance: bool) -> list[Sample]:
     return watchdog._of(record).samples
 
 
-def test_a_stall_that_only_another_thread_of_ours_came_in_time_to_see_has_a_stack() -> None:
-    (sample,) = seen(glance=True)
+def test_a_stall_that_only_another_thread_of_ours_came_in_time_to_see_has_a_stack(
+    made: Callable[[Hub], Watchdog],
+) -> None:
+    hub = Hub()
+    (sample,) = seen(made(hub), hub, glance=True)
     assert waits_for.__code__ in [code for code, _ in sample.stack]
-    assert seen(glance=False) == []
+    assert seen(made(hub), hub, glance=False) == []
 
 
-def test_what_was_seen_of_a_slice_is_not_forgotten_when_others_come_and_go_before_it_is_judged() -> None:
+def test_what_was_seen_of_a_slice_is_not_forgotten_when_others_come_and_go_before_it_is_judged(
+    made: Callable[[Hub], Watchdog],
+) -> None:
     hub = Hub()
     watchdog = made(hub)
     work()
@@ -105,7 +115,7 @@ class Poll(Hub):
 
 
 def test_a_watchdog_that_nothing_kept_from_waking_up_in_time_tells_of_a_machine_that_was_away(
-    monkeypatch: pytest.MonkeyPatch,
+    made: Callable[[Hub], Watchdog], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watchdog = made(Poll())
     monkeypatch.setattr(watchdog._meter, "own", Own)  # it did not have to wait
@@ -116,22 +126,24 @@ def test_a_watchdog_that_nothing_kept_from_waking_up_in_time_tells_of_a_machine_
     for late_s in (0.006, 0.004, 0.003):
         now_s += 0.1
         watchdog._look(now_s, late_s)
-    assert watchdog._absent_s(now_s) == pytest.approx(0.006 + watchdog._tick_s)
-    assert watchdog._absent_s(now_s + AWAY_FOR_S - 0.15) == pytest.approx(0.004 + watchdog._tick_s)
-    assert watchdog._absent_s(now_s + AWAY_FOR_S + 0.1) == 0.0
+    assert watchdog._absences.longest_s(now_s) == pytest.approx(0.006 + watchdog._tick_s)
+    assert watchdog._absences.longest_s(now_s + AWAY_FOR_S - 0.15) == pytest.approx(0.004 + watchdog._tick_s)
+    assert watchdog._absences.longest_s(now_s + AWAY_FOR_S + 0.1) == 0.0
 
 
-def test_a_thread_that_used_the_cpu_may_have_kept_the_watchdog_from_waking_up() -> None:
+def test_a_thread_that_used_the_cpu_may_have_kept_the_watchdog_from_waking_up(made: Callable[[Hub], Watchdog]) -> None:
     watchdog = made(Poll())
     watchdog._look(time.perf_counter(), 0.0)
     watchdog._usage = watchdog._meter.read()._replace(others_s=-1.0)
     watchdog._look(time.perf_counter(), 0.006)
-    assert watchdog._absent_s(time.perf_counter()) == 0.0
+    assert watchdog._absences.longest_s(time.perf_counter()) == 0.0
 
 
-def test_a_machine_that_stood_still_for_long_is_not_taken_for_one_that_comes_and_goes() -> None:
+def test_a_machine_that_stood_still_for_long_is_not_taken_for_one_that_comes_and_goes(
+    made: Callable[[Hub], Watchdog],
+) -> None:
     watchdog = made(Poll())
     watchdog._look(time.perf_counter(), 0.0)
     watchdog._usage = watchdog._meter.read()
     watchdog._look(time.perf_counter(), 60.0)
-    assert watchdog._absent_s(time.perf_counter()) == 0.0
+    assert watchdog._absences.longest_s(time.perf_counter()) == 0.0
