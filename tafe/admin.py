@@ -8,6 +8,7 @@ makes that worker slower meanwhile: there is no password, and nothing else to ch
 
     GET /metrics   for Prometheus: text or OpenMetrics, whichever the client prefers
     GET /workers   as JSON: each worker's process, state, load, when its hub last turned, and where it is stuck
+    GET /figures   as JSON: the same, with what each worker has counted since its start, for tafe top
     GET /healthz   that this process answers
     POST /profile  the functions of one worker (function_profile.py): ?worker=PID&seconds=5&clock=cpu&format=pstats
 """
@@ -135,15 +136,20 @@ def application(board: Scoreboard) -> _WSGIApplication:
     """What the process serves."""
     from prometheus_client import CollectorRegistry, make_wsgi_app  # here only: the workers do not need it
 
-    from tafe.exposition import Collector
+    from tafe import exposition
     from tafe.profiling import bounds_s
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collector(board, bounds_s()))
+    registry.register(exposition.Collector(board, bounds_s()))
     metrics = make_wsgi_app(registry)
 
     def workers(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         return _answer(start_response, "200 OK", {"workers": [_described(slot) for slot in board.used()]})
+
+    def figures(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        told = [{**_described(slot), **exposition.figures(slot)} for slot in board.used()]
+        sites = exposition.sites(board)
+        return _answer(start_response, "200 OK", {"bounds_s": bounds_s(), "workers": told, "sites": sites})
 
     def healthz(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         return _answer(start_response, "200 OK", {"live": True})
@@ -157,7 +163,7 @@ def application(board: Scoreboard) -> _WSGIApplication:
         return [found]
 
     served: dict[str, _WSGIApplication] = {
-        "/metrics": metrics, "/workers": workers, "/healthz": healthz, "/profile": profile
+        "/metrics": metrics, "/workers": workers, "/figures": figures, "/healthz": healthz, "/profile": profile
     }  # fmt: skip
 
     def front(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -7,10 +7,9 @@ enough to ask a question and to take the answer; whatever keeps it from that is 
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import socket
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from tafe.errors import UsageError
@@ -18,7 +17,7 @@ from tafe.values import Address, parse_address
 
 NOTE: Final = "admin"  # the file in a run directory
 _TIMEOUT_S = 5.0  # it answers within milliseconds
-_START = "tafe serve --admin 127.0.0.1:9102 MODULE:APP"
+START: Final = "tafe serve --admin 127.0.0.1:9102 MODULE:APP"
 
 
 class Admin:
@@ -32,16 +31,8 @@ class Admin:
         """The body of a 200. `UsageError` for anything else."""
         status, body = self.ask("GET", path)
         if status != 200:
-            raise UsageError(f"{self.address}{path} answers {status}", try_=_START)
+            raise UsageError(f"{self.address}{path} answers {status}", try_=START)
         return body
-
-    def workers(self) -> list[dict[str, Any]]:
-        """What /workers tells."""
-        try:
-            found: list[dict[str, Any]] = json.loads(self.get("/workers"))["workers"]
-        except (ValueError, KeyError):
-            raise UsageError(f"{self.address} is not the admin address of a tafe server", try_=_START) from None
-        return found
 
     def ask(self, method: str, path: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, bytes]:
         """Status and body. `UsageError` if nobody answers."""
@@ -55,7 +46,7 @@ class Admin:
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or "it is no HTTP server"
             raise UsageError(
-                f"nobody answers at {self.address}: {reason}", set_by=self._set_by, try_=f"start it: {_START}"
+                f"nobody answers at {self.address}: {reason}", set_by=self._set_by, try_=f"start it: {START}"
             ) from None
         finally:
             connection.close()
@@ -90,7 +81,7 @@ def _address_of(where: str) -> Address:
             raise UsageError(
                 f"no server that can be asked runs with the run directory {where}",
                 allowed="the run directory of a server with --admin, or its admin address",
-                try_=_START,
+                try_=START,
             ) from None
     text = urlsplit(where).netloc if where.startswith("http://") else where
     try:
@@ -99,8 +90,8 @@ def _address_of(where: str) -> Address:
         raise UsageError(
             f"{where!r} is no directory, and as an address it {error}",
             allowed="the run directory of a server with --admin, or its admin address",
-            try_=_START,
+            try_=START,
         ) from None
     if address.fd >= 0:
-        raise UsageError(f"{where!r} is a descriptor of the server's, which nobody can ask", try_=_START)
+        raise UsageError(f"{where!r} is a descriptor of the server's, which nobody can ask", try_=START)
     return address

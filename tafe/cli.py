@@ -1,4 +1,4 @@
-"""The command `tafe`: serve, report, profile, doctor, routes, config.
+"""The command `tafe`: serve, report, top, profile, doctor, routes, config.
 
 Every failure is one message: what, where it was set, what is allowed, what to type instead. Exit status 2 is a
 mistake in what was typed or set, 4 an application that raises while it is loaded, 3 one whose worker ends while
@@ -47,6 +47,7 @@ def cli() -> None:
     \b
     tafe serve apps.hello:app --workers 2     serve on 127.0.0.1:8000
     tafe report .run/profile                  what the profiler has seen
+    tafe top                                  what the workers do now (--admin)
     tafe profile -o worker.pstats             the functions of one worker
     tafe doctor apps.hello:app                what will block, before it is deployed
     tafe routes apps.hello:app                what would be served
@@ -209,6 +210,19 @@ def profile(where: str, worker: int | None, seconds: float, clock: str, format_:
     from tafe import commands
 
     return commands.profile(where, worker, seconds, clock, format_, output)
+
+
+@cli.command()
+@_WHERE
+@click.option("--once", is_flag=True, help="Print what is now, as plain text, and end.")
+def top(where: str, once: bool) -> int:
+    """Show what the workers of a server do, every second: rate, times, hub delay, and the worst lines.
+
+    The server needs --admin. q ends it.
+    """
+    from tafe.top import run
+
+    return run(where, once=once)
 
 
 def _make_writable(resolved: Resolved) -> None:

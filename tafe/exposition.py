@@ -190,6 +190,46 @@ def live_figures(slot: Slot) -> dict[str, float]:
     return found
 
 
+def figures(slot: Slot) -> dict[str, Any]:
+    """What this worker has counted itself, for /figures; without the profiler next to nothing."""
+    message = _message(slot)
+    found: dict[str, Any] = {"beat_s": slot.beat_ns / 1e9}
+    if message is None or message.pid != slot.pid:
+        return found
+    found["connections"] = _only(message.gauges, "tafe_worker_connections")
+    counters = message.counters
+    if "tafe_hub_seconds_total" in counters:
+        found["hub_s"] = _only(counters, "tafe_hub_seconds_total")
+        found["busy_s"] = _only(counters, "tafe_hub_busy_seconds_total")
+        found["delay"] = _only(counters, "tafe_hub_delay_seconds")[:-1]
+        columns = [row[:-1] for row in counters["tafe_request_duration_seconds"].values() if isinstance(row, list)]
+        found["duration"] = list(map(sum, zip(*columns, strict=True)))
+    return found
+
+
+def _only(rows: Rows, name: str) -> Any:
+    (value,) = rows[name].values()
+    return value
+
+
+def sites(board: Scoreboard) -> list[dict[str, Any]]:
+    """What each line has cost since the server's start, for /figures: those of all workers there ever were."""
+    messages = [message for slot in board.ever_used() if (message := _message(slot)) is not None]
+    rows = summed(so_far(message).counters for message in messages)
+    harm = rows.get("tafe_stall_harm_seconds_total", {})
+    return [
+        {
+            "site": labels[0],
+            "cause": labels[1],
+            "harm_s": harm_s,
+            "stalls": rows["tafe_stalls_total"][labels],
+            "stall_s": rows["tafe_stall_seconds_total"][labels],
+            "victims": rows["tafe_stall_victims_total"][labels],
+        }
+        for labels, harm_s in harm.items()
+    ]
+
+
 def _message(slot: Slot) -> Any:
     return None if slot.mailbox is None else read(slot.mailbox)
 

@@ -73,7 +73,11 @@ class Calls:
         """What is called, why it blocks, what to do instead; None: nothing is known against it."""
         if isinstance(found, _Foreign):
             why = FOREIGN.get(found.name, "")
-            return (f"{found.name}() of C", why, advice("blocking", _spelled(found.name, node))) if why else None
+            return (
+                (f"{found.name}() of C", why, advice("blocking", _spelled(ast.unparse(node.func), node)))
+                if why
+                else None
+            )
         if id(found) in self._originals:
             name = self._originals[id(found)][0]
             return f"{name} from before patching", ORIGINALS[name], advice("blocking", _spelled(name, node))

@@ -25,7 +25,7 @@ _WITH_GEVENT = "use gevent.subprocess, or the module subprocess, which is patche
 
 # Functions that block although everything was patched.
 FUNCTIONS: dict[str, Known] = {
-    "os.system": Known("blocking", _PROCESS, _WITH_GEVENT),
+    "os.system": Known("blocking", _PROCESS),
     "os.wait": Known("blocking", _PROCESS, _WITH_GEVENT),
     "os.wait3": Known("blocking", _PROCESS, _WITH_GEVENT),
     "os.wait4": Known("blocking", _PROCESS, _WITH_GEVENT),

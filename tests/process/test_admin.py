@@ -113,7 +113,7 @@ def test_paths_and_methods(
     assert answer.status == status
     assert {name: answer.headers[name] for name in headers} == headers
     if status == 404:
-        assert json.loads(answer.body) == {"paths": ["/metrics", "/workers", "/healthz", "/profile"]}
+        assert json.loads(answer.body) == {"paths": ["/metrics", "/workers", "/figures", "/healthz", "/profile"]}
 
 
 @pytest.fixture(scope="module")

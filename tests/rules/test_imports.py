@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"commands", "doctor"},
+    {"commands", "doctor", "top"},
     {"master"},
     {"children", "reload", "modules"},
     {"admin"},

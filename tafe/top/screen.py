@@ -1,0 +1,74 @@
+"""A screen's lines, for any width and height. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tafe.top.history import Now, Worker
+
+PLAIN: Mapping[str, str] = {}
+_HEADINGS = ("worker", "pid", "state", "req/s", "p50 ms", "p99 ms", "delay ms", "busy", "in flight", "conns")
+_WIDTHS = (6, 8, 9, 9, 8, 8, 9, 5, 10, 7)
+_BUSY = 0.8  # a hub with less than a fifth of its time left queues its requests
+
+
+def draw(address: str, now: Now, clock: str, columns: int, rows: int, style: Mapping[str, str] = PLAIN) -> list[str]:
+    """At most `rows` lines of at most `columns` characters, what `style` adds not counted: bold, alarm, end."""
+    living = f"{len(now.workers)} worker{'' if len(now.workers) == 1 else 's'}"
+    lines = [("bold", f"tafe top   {address}   {living}   {clock}"), ("", "")]
+    lines.append(("bold", _row(_HEADINGS)))
+    room = max(rows - len(lines) - 1, 0)  # for workers, below which is their sum
+    shown = now.workers if len(now.workers) <= room else _worst_first(now.workers)[: max(room - 1, 0)]
+    for worker in shown:
+        alarm = bool(worker.stuck) or (worker.busy or 0) > _BUSY
+        lines.append(("alarm" if alarm else "", _row(_cells(worker))))
+        if worker.stuck:
+            lines.append(("alarm", f"       {worker.stuck}"))
+    if len(shown) < len(now.workers):
+        lines.append(("", f"       and {len(now.workers) - len(shown)} more"))
+    lines.append(("bold", _row(_cells(now.total))))
+    lines += [("", ""), *_sites(now)]
+    return [_styled(kind, text[:columns], style) for kind, text in lines[:rows]]
+
+
+def _sites(now: Now) -> list[tuple[str, str]]:
+    lately = f"in the last {max(now.window_s, 1.0):.0f} s"
+    if not now.sites:
+        return [("", f"no line has kept a hub {lately}")]
+    heading = f"{'harm ms':>9}{'stalls':>8}{'victims':>9}   lines that kept a hub {lately}"
+    lines = [("bold", heading)]
+    for one in now.sites:
+        lines.append(("", f"{one.harm_s * 1000:9.1f}{one.stalls:8.0f}{one.victims:9.0f}   {one.site}   [{one.cause}]"))
+    return lines
+
+
+def _worst_first(workers: list[Worker]) -> list[Worker]:
+    return sorted(workers, key=lambda one: (not one.stuck, -(one.busy or 0.0)))
+
+
+def _cells(one: Worker) -> tuple[str, ...]:
+    return (
+        one.name,
+        str(one.pid or ""),
+        one.state,
+        _number(one.requests_per_s, 1, 0),
+        _number(one.p50_s, 1000, 1),
+        _number(one.p99_s, 1000, 1),
+        _number(one.delay_s, 1000, 1),
+        "-" if one.busy is None else f"{one.busy:.0%}",
+        str(one.in_flight),
+        "-" if one.connections is None else str(one.connections),
+    )
+
+
+def _number(value: float | None, scale: float, digits: int) -> str:
+    return "-" if value is None else f"{value * scale:.{digits}f}"
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    named = [cell.ljust(width) for cell, width in zip(cells[:1], _WIDTHS[:1], strict=True)]
+    return "".join([*named, *(cell.rjust(width) for cell, width in zip(cells[1:], _WIDTHS[1:], strict=True))]).rstrip()
+
+
+def _styled(kind: str, text: str, style: Mapping[str, str]) -> str:
+    return f"{style[kind]}{text}{style['end']}" if style.get(kind) else text
