@@ -87,6 +87,11 @@ class Flight:
         """It was queued behind a slow slice."""
         self._victims.append(span)
 
+    @property
+    def exceeded(self) -> int:
+        """Requests that took longer than their limit."""
+        return self._exceeded
+
     def limit_s(self, route: str) -> float:
         """Requests of less are never too slow."""
         return min(self._objectives_s.get(route, self._any_s), self._queued_s)

@@ -139,6 +139,8 @@ class Figures(NamedTuple):
     dropped: int
     displaced: int
     failures: int
+    unwritten: int  # records and lines that are in no file, since the disk was too slow or full
+    exceeded: int  # requests over their objective, or queued for ten thresholds: the flight recorder's
     delay: Times  # how late a timer was that was due
     longest: Times  # each request's longest slice
     routes: dict[str, RouteFigures]

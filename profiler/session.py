@@ -91,6 +91,7 @@ class Session:
         self._closed = False
         application = Application(library_prefixes)
         flight = Flight(objectives_s, application, threshold_s) if directory is not None else None
+        self._flight = flight
         self._recorder = Recorder(flight)
         self._meter = Meter()
         self._sites = table = CountedSites()
@@ -232,6 +233,8 @@ class Session:
             dropped=counts.dropped + self._sites.lost,
             displaced=counts.displaced,
             failures=counts.failures,
+            unwritten=self._writer.unwritten if self._writer is not None else 0,
+            exceeded=self._flight.exceeded if self._flight is not None else 0,
             delay=self._ledger.delay,
             longest=longest_of(routes),
             routes=routes,

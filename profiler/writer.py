@@ -66,7 +66,8 @@ class Writer:
         self._overrun_known = 0  # of them, those that are in `_lost`
         self._table = table
         self._flight = flight
-        self._lost = 0  # lines that could not be written, and what was overrun
+        self._lost = 0  # lines that could not be written, and what was overrun, since a file told of it
+        self._failed = 0  # lines that could not be written, since the start; only the thread counts
         self._cut = False  # the file ends in the middle of a line
         self._wake = Signal()
         self._stopping = False
@@ -98,6 +99,11 @@ class Writer:
     def path(self) -> str:
         """Of the file that is written now."""
         return self._parts[-1]
+
+    @property
+    def unwritten(self) -> int:
+        """Records and lines that are in no file, since the disk was too slow or full."""
+        return self._overrun + self._failed
 
     def _open(self) -> int:
         """Begin a file; raises OSError."""
@@ -210,5 +216,6 @@ class Writer:
             self._cut = self._header_due = False
         except OSError:
             self._lost += rest.count(b"\n")
+            self._failed += rest.count(b"\n")
             self._cut = True
             self._table.retell()

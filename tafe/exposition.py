@@ -28,6 +28,8 @@ COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
         ("route", "status"), "Requests that the application was asked for, by the class of the status; none: given up"),
     "tafe_request_phase_seconds_total": (
         ("route", "phase"), "Where requests spent their time: running, waiting, or queued (ready, somebody else ran)"),
+    "tafe_requests_too_slow_total": (
+        (), "Requests over their route's objective (--objective), or queued for ten times --slow-slice"),
     "tafe_requests_refused_total": (
         (), "Requests answered without the application: malformed, too large, too slow, or beyond the limits"),
     "tafe_connections_accepted_total": ((), "Connections of clients"),
@@ -47,6 +49,8 @@ COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
     "tafe_route_harm_seconds_total": (("route",), "Time that ready requests were queued behind requests of this route"),
     "tafe_profiler_overhead_seconds_total": ((), "Estimate of the profiler's own time on the hubs"),
     "tafe_profiler_dropped_total": ((), "Requests and slow slices that the profiler lost"),
+    "tafe_profiler_unwritten_total": (
+        (), "Records that are missing in the profiler's files, since the disk was too slow or full"),
     "tafe_profiler_displaced_total": ((), "Times that somebody else had removed the profiler's tracer"),
     "tafe_profiler_failures_total": ((), "Faults in the profiler or in a tracer chained to it"),
 }  # fmt: skip

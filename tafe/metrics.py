@@ -261,6 +261,8 @@ class Publisher:
         counters["tafe_profiler_dropped_total"] = {(): figures.dropped}
         counters["tafe_profiler_displaced_total"] = {(): figures.displaced}
         counters["tafe_profiler_failures_total"] = {(): figures.failures}
+        counters["tafe_profiler_unwritten_total"] = {(): figures.unwritten}
+        counters["tafe_requests_too_slow_total"] = {(): figures.exceeded}
         gauges["tafe_worker_busy_ratio"] = {(): (busy_s - self._busy_s) / max(figures.wall_s - self._wall_s, 1e-9)}
         self._wall_s, self._busy_s = figures.wall_s, busy_s
         _count_routes(figures, counters)

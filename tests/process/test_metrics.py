@@ -239,6 +239,37 @@ def test_without_the_profiler_what_the_server_knows_is_shown(tafe_serve: Callabl
     until(lambda: workers(served.admin)[0]["requests"] >= 5, "counted")
 
 
+def test_what_the_profiler_counts_is_there_with_no_more_labels_than_are_bounded(
+    tafe_serve: Callable[..., Running],
+) -> None:
+    served = Served(tafe_serve, "--workers", "1", "--objective", "GET /stall=20ms", "--objective", "*=1m")
+    ask_often(served.port, ["/stall"] * 3 + ["/a"])
+    seen = served.scrape_until(lambda s: s.total("tafe_requests_too_slow_total") >= 3, "counted")
+    labels = {
+        "tafe_hub_delay_seconds_count": set(),
+        "tafe_request_longest_slice_seconds_count": set(),
+        "tafe_slow_slices_total": set(),
+        "tafe_worker_busy_ratio": {"worker"},
+        "tafe_stalls_total": {"site", "cause"},
+        "tafe_stall_seconds_total": {"site", "cause"},
+        "tafe_stall_harm_seconds_total": {"site", "cause"},
+        "tafe_route_stalls_total": {"route"},
+        "tafe_route_stall_seconds_total": {"route"},
+        "tafe_route_harm_seconds_total": {"route"},
+        "tafe_profiler_overhead_seconds_total": set(),
+        "tafe_profiler_dropped_total": set(),
+        "tafe_profiler_unwritten_total": set(),
+        "tafe_requests_too_slow_total": set(),
+    }
+    for name, expected in labels.items():
+        samples = [sample for sample in seen.samples if sample.name == name]
+        assert samples, name
+        assert all(set(sample.labels) == expected for sample in samples), name
+    assert seen.total("tafe_requests_too_slow_total") == 3
+    assert seen.total("tafe_profiler_unwritten_total") == seen.total("tafe_profiler_dropped_total") == 0
+    assert 0 < seen.total("tafe_profiler_overhead_seconds_total") < 1
+
+
 def test_the_names_follow_the_conventions_and_have_help(tafe_serve: Callable[..., Running]) -> None:
     served = Served(tafe_serve, "--workers", "1")
     seen = served.scrape_until(lambda s: "tafe_worker_busy_ratio" in s.families, "shown")

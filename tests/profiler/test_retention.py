@@ -189,8 +189,24 @@ def test_what_a_disk_is_too_slow_for_is_bounded_and_what_is_lost_is_counted(tmp_
     for _ in range(MAX_HANDED_OVER + 5):  # the disk takes none of it
         opened.hand_over(Lines())
     assert len(opened._outbox) == MAX_HANDED_OVER
+    assert opened.unwritten == 5
     opened._flush()
     opened._flush()
     opened.close()
     (worker,) = build(read([str(tmp_path)]))["workers"]
     assert (worker["requests"], worker["dropped"]) == (MAX_HANDED_OVER, 5)
+
+
+def test_what_a_full_disk_does_not_take_is_counted_once(tmp_path: Path) -> None:
+    opened = open_writer(tmp_path)
+    good, opened._fd = opened._fd, os.open("/dev/full", os.O_WRONLY)
+    fill(opened, 1)
+    unwritten = opened.unwritten
+    assert unwritten > 0
+    os.close(opened._fd)
+    opened._fd = good
+    fill(opened, 1)
+    assert opened.unwritten == unwritten, "the next one got through"
+    opened.close()
+    (worker,) = build(read([str(tmp_path)]))["workers"]
+    assert worker["dropped"] >= 1
