@@ -2,8 +2,9 @@
 
 It connects the parts: the hook and its three watchers on the hub's loop, a timer (the pulse), the watchdog's
 and the writer's native threads. While there is traffic the pulse measures how late a timer is, folds what is
-left of a batch, and every second to ten hands everything over to the writer; when nothing is left to hand
-over it sleeps until the loop turns again, so an idle worker has no timer running.
+left of a batch, and every second to ten hands everything over to the writer; when no request is left to hand
+over it sleeps until the loop turns again, so an idle worker has no timer running, and one with a heartbeat has one
+pulse after each.
 A session belongs to the process that installed it: in a forked child it is switched off, and the child
 installs its own.
 Needs gevent's libev loop: libuv runs its I/O callbacks inside the poll, where no watcher can tell work from
@@ -45,6 +46,7 @@ PULSE_S = 0.05  # fine enough to see delays of the threshold's order, 20 wake-up
 # time, since figures of ten seconds take little more of the disk than those of one.
 FIRST_HAND_OVER_S = 1.0
 LAST_HAND_OVER_S = 10.0  # what a killed worker may lose of them
+IDLE_SWITCHES = 4  # between two pulses: a heartbeat takes two, and is no traffic
 FIGURES_LIMIT_S = 0.00025  # as long as a row of a database: nobody notices it once a second
 SHORTEST_SLOW_SLICE_MS = 1.0  # the watchdog cannot sample less
 LONGEST_SLOW_SLICE_MS = 60_000.0  # gunicorn kills a worker that is silent for 30 s
@@ -277,14 +279,15 @@ class Session:
         self._ledger.delay.add(delay_s)
         self._recorder.fold()
         counts = self._hook.counts()
-        idle = counts.switches == self._pulsed.switches
+        idle = counts.switches - self._pulsed.switches <= IDLE_SWITCHES
         self._pulsed = counts
+        news = self._recorder.requests != self._handed_over_requests
         due = now_s - self._handed_over_s >= self._hand_over_after_s and self._hook.stalls.are_placed(now_s)
         if due:
             self._hook.sweep()
             self._hand_over(now_s)
             self._hand_over_after_s = min(2 * self._hand_over_after_s, LAST_HAND_OVER_S)
-        if idle and due:
+        if idle and (due or not news):
             self._timer.stop()
             self._hook.doze()
         else:

@@ -7,8 +7,9 @@ slice, its samples are weighed (evidence.py) and it joins its site (sites.py).
 
 Another thread of ours may get the GIL before it, and let the hub go on: so such a thread has a `glance` for it.
 
-Cost: a look every 5 ms takes 0.8 % of a core while there is traffic, and every 15 ms 0.45 % when there is none. It
-needs `sys._current_frames` and the GIL: no signals, nothing raised into a greenlet.
+Cost: a look every 5 ms takes 0.8 % of a core while there is traffic; a hub that seldom turns is looked at every 15 ms,
+as a wake-up alone takes 20 to 50 us on a virtual machine. It needs `sys._current_frames` and the GIL: no signals,
+nothing raised into a greenlet.
 Limits: a slice that ends before the thread gets to run (a C call that holds the GIL and returns just before a
 switch, a machine with no CPU for this thread) has no sample.
 """
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 SHORTEST_TICK_S = 0.003  # under that the thread would cost the hub more than half a percent
 LONGEST_TICK_S = 0.02  # so that stopping is prompt
-IDLE_AFTER_S = 0.1  # without a turn of the loop it looks less often: a wake-up alone takes 20 us on a virtual machine
+QUIET_TURNS = 12  # in IDLE_ACCOUNT_EVERY_S; a heartbeat each 0.1 s, and a pulse after each, turn the hub five times
 OPEN_S = 1.0  # a slice this long is stored before it ends: whoever kills the worker wants to know
 MAX_WAITS = 64  # for the GIL, remembered: those of the last slow slices
 ACCOUNT_EVERY_S = 0.05  # so often the machine's stolen time is read, and other threads' CPU time: 15 us
@@ -105,6 +106,9 @@ class Watchdog:
         self._kept: Wait | None = None  # for long
         self._others = Others(self._hub_ident, self._hub_ident)
         self._settling: deque[Finding] = deque()
+        self._quiet = False  # fewer than QUIET_TURNS in the last IDLE_ACCOUNT_EVERY_S
+        self._turned = 0  # turns until then
+        self._quiet_due_s = 0.0  # when that is looked at again
         self._open_due_s = OPEN_S
         self._stopping = False
         self._done: Signal | None = None
@@ -171,10 +175,11 @@ class Watchdog:
         """Look once; returns how long to sleep."""
         start_s, polling, active = self._peek()
         due = woke_s >= self._account_due_s or late_s >= self._judge.gil_wait_s or self._glance is not None
-        if polling and start_s == self._evidence.start_s and not due:
-            return self._idle(start_s, woke_s)
+        same = start_s == self._evidence.start_s
+        if polling and not due and (same or self._quiet):  # what a heartbeat takes can wait until the next account
+            return self._idle(woke_s, same=same)
         others_s = self._suspect(woke_s, late_s)  # before the GIL is given up
-        if polling and start_s == self._evidence.start_s and late_s >= AWAY_S > others_s:
+        if polling and same and late_s >= AWAY_S > others_s:
             # Nothing but the machine can have kept it from waking up, perhaps since before that was due.
             away_s = late_s - (self._meter.own().wait_s - self._asleep.wait_s)
             self._absences.add(woke_s, away_s, self._tick_s)
@@ -187,9 +192,9 @@ class Watchdog:
         if self._glance is not None:
             self._begin(self._glance.start_s, before)
         if not self._begin(start_s, before) and polling:
-            return self._idle(start_s, woke_s)
-        pause_s = self._tick_s
+            return self._idle(woke_s, same=True)
         if polling:
+            pause_s = self._pause_s(woke_s)
             self._read()
         else:
             pause_s = self._watch(start_s, woke_s, late_s, active)
@@ -200,12 +205,21 @@ class Watchdog:
         self._settle(woke_s)
         return pause_s
 
-    def _idle(self, start_s: float, woke_s: float) -> float:
-        """The hub has done nothing since the last look: it has polled since `start_s`."""
-        self._idle_s = woke_s
+    def _idle(self, woke_s: float, *, same: bool) -> float:
+        """The hub polls; `same`: as at the last look, and it has done nothing in between."""
+        if same:
+            self._idle_s = woke_s
         self._resolve(woke_s)
         self._settle(woke_s)
-        return self._tick_s if woke_s - start_s < IDLE_AFTER_S else self._idle_tick_s
+        return self._pause_s(woke_s)
+
+    def _pause_s(self, now_s: float) -> float:
+        """Between two looks at a hub that polls."""
+        if now_s >= self._quiet_due_s:
+            turns = self._meter.turns()
+            self._quiet = turns - self._turned < QUIET_TURNS
+            self._turned, self._quiet_due_s = turns, now_s + IDLE_ACCOUNT_EVERY_S
+        return self._idle_tick_s if self._quiet else self._tick_s
 
     def _begin(self, start_s: float, before: Usage) -> bool:
         """Gather evidence of the slice that began then; False if that goes on already."""

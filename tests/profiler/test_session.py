@@ -24,6 +24,7 @@ import pytest
 import profiler
 from profiler.report.build import build
 from profiler.report.reader import read
+from profiler.session import FIRST_HAND_OVER_S
 
 ROOT = Path(__file__).resolve().parents[2]
 STALLS_NOW_AND_THEN = """
@@ -135,11 +136,28 @@ def test_an_idle_worker_has_no_timer_running_and_wakes_at_traffic(
             self.recorder.delayed(delay_s)
 
     monkeypatch.setattr(session, "_recorder", Watched())
-    gevent.sleep(1.8)  # nothing turns the loop but the pulse itself, for about a second
-    assert pulses[0] < pulses[-1] < time.perf_counter() - 0.4
+    gevent.sleep(0.8)  # nothing turns the loop but the pulse itself
+    assert len(pulses) == 1
     before = len(pulses)
     gevent.sleep(0.15)
-    assert len(pulses) > before
+    assert len(pulses) > before, "after what has just turned it"
+
+
+def test_a_pulse_follows_a_heartbeat_once_and_traffic_until_it_is_handed_over(session: profiler.Session) -> None:
+    def pulses(switches: int) -> bool:
+        for _ in range(switches):
+            greenlet.greenlet(lambda: None).switch()
+        session._pulse()
+        return bool(session._timer.active)
+
+    session._pulse()
+    assert not pulses(2), "a heartbeat"
+    assert pulses(100)
+    assert not pulses(0), "of no request"
+    session.end(session.begin("GET /", "r"))
+    assert pulses(0)
+    session._handed_over_s -= FIRST_HAND_OVER_S
+    assert not pulses(0)
 
 
 @pytest.mark.real

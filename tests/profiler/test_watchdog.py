@@ -131,6 +131,22 @@ def test_a_watchdog_that_nothing_kept_from_waking_up_in_time_tells_of_a_machine_
     assert watchdog._absences.longest_s(now_s + AWAY_FOR_S + 0.1) == 0.0
 
 
+@pytest.mark.parametrize(("turns_a_second", "looks"), [(0, 67), (20, 67), (400, 200)])
+def test_a_hub_that_seldom_turns_is_looked_at_seldom(
+    made: Callable[[Hub], Watchdog], monkeypatch: pytest.MonkeyPatch, turns_a_second: int, looks: int
+) -> None:
+    hub = Poll()
+    watchdog = made(hub)
+    now_s = began_s = 1000.0
+    monkeypatch.setattr(watchdog._meter, "turns", lambda: int((now_s - began_s) * turns_a_second))
+    taken = 0
+    while now_s < began_s + 10.0:
+        hub.start_s = began_s + watchdog._meter.turns()  # the poll that goes on
+        now_s += watchdog._look(now_s, 0.0)
+        taken += now_s >= began_s + 1.0  # what was before that it did not know yet
+    assert taken / 9.0 == pytest.approx(looks, rel=0.02)
+
+
 def test_a_thread_that_used_the_cpu_may_have_kept_the_watchdog_from_waking_up(made: Callable[[Hub], Watchdog]) -> None:
     watchdog = made(Poll())
     watchdog._look(time.perf_counter(), 0.0)
