@@ -7,8 +7,9 @@ hello    `tafe serve` with one worker, without any profiler, with ours (compiled
          others at work in the worker (peers/observed.py), all by one interpreter and the same packages. Instructions
          by callgrind, of the main thread, since watchdogs work by the clock; CPU time of the whole server while wrk
          runs, the servers in turn (measure.py), its share more than without a profiler within a round, and of those
-         the median. Under callgrind, which is fifty times slower, what works by the clock is told to wait fifty times
-         longer. A profiler that noted fewer calls than there were requests is left out, with what it noted.
+         the median. Under callgrind, which is fifty times slower, what works by the clock (samplers, heartbeat, our
+         pulse and hand-overs) is told to wait fifty times longer. A profiler that noted fewer calls than there were
+         requests is left out, with what it noted.
 switch   Of greenlets, by callgrind (profiler_switch.py): our hook alone.
 idle     CPU of the watchdog's thread, which is the busiest but the main one, in a worker that nobody asks; by the
          scheduler's own clock, /proc/PID/task/TID/schedstat.
@@ -54,8 +55,11 @@ QUICK: dict[str, Any] = {"rounds": 1, "seconds": 1, "samples": 1, "idle_s": 2.0}
 
 def _serve(programs: Path, peer: str, *options: str) -> Callable[[Launch], list[str]]:
     def argv(launch: Launch) -> list[str]:
-        interval_s = _INTERVAL_S * (_SLOWER if launch.slowed_down else 1)
-        told = [f"{observed.PROFILER_VARIABLE}={peer}", f"{observed.INTERVAL_VARIABLE}={interval_s}"]
+        slower = _SLOWER if launch.slowed_down else 1
+        told = [f"{observed.PROFILER_VARIABLE}={peer}", f"{observed.INTERVAL_VARIABLE}={_INTERVAL_S * slower}"]
+        told.append(f"{observed.SLOWER_VARIABLE}={slower}")
+        if launch.slowed_down:  # which keys of an environ collide is some 300 instructions, by chance
+            told.append("PYTHONHASHSEED=0")
         serve = [str(programs / "python"), "-m", "tafe", "serve", _APP, "--workers", "1"]
         return ["env", *told, *serve, "--bind", f"127.0.0.1:{launch.port}", *options]
 

@@ -28,7 +28,7 @@ from greenlet import getcurrent, greenlet, settrace
 
 import profiler
 from profiler import hook as hooks
-from profiler.model import Turn
+from profiler.model import THIS_TURN, Turn
 from profiler.recorder import Recorder
 from profiler.stalls import Links
 from profiler.usage import Meter
@@ -50,13 +50,14 @@ def make_step(mode: str) -> tuple[Callable[[], object], hooks.Hook]:
         turn=Turn(),
         batch=recorder.batch,
         unusual=recorder.unusual,
+        spare=recorder.spare,
         finished=deque(),
         fold=recorder.fold,
         woken=lambda: None,
     )
     hook = hooks.Hook(links, NEVER_S)
     parent = getcurrent()
-    begin, end, turn_of = hook.begin, hook.end, links.turn
+    begin, end = hook.begin, hook.end
 
     def switch() -> None:
         while True:
@@ -65,14 +66,14 @@ def make_step(mode: str) -> tuple[Callable[[], object], hooks.Hook]:
     def request() -> None:
         while True:
             for _ in range(REQUESTS_A_TURN):
-                end(begin("GET /hello", "a-request-id", turn_of.ready_ns))
+                end(begin("GET /hello", "a-request-id", THIS_TURN))
                 parent.switch()
             hook.after_poll()
 
     def waiting() -> None:
         while True:
             for _ in range(REQUESTS_A_TURN):
-                span = begin("GET /hello", "a-request-id", turn_of.ready_ns)
+                span = begin("GET /hello", "a-request-id", THIS_TURN)
                 parent.switch()
                 end(span)
                 parent.switch()

@@ -92,8 +92,13 @@ class Flight:
         """Requests that took longer than their limit."""
         return self._exceeded
 
+    @property
+    def least_limit_s(self) -> float:
+        """Requests of less are never too slow, whatever their route."""
+        return min([*self._objectives_s.values(), self._any_s, self._queued_s])
+
     def limit_s(self, route: str) -> float:
-        """Requests of less are never too slow."""
+        """Those of this route, of less, are not."""
         return min(self._objectives_s.get(route, self._any_s), self._queued_s)
 
     def ended(self, span: Span) -> None:

@@ -31,7 +31,7 @@ cdef _charge(Span span, Slice record, double cost_s)
 @cython.final
 cdef class Hook:
     cdef object _collector, _fold, _hub, _stalls, _woken, _recent
-    cdef list _batch, _unusual
+    cdef list _batch, _spare, _unusual
     cdef Tracing _tracing
     cdef Turn _turn
     cdef dict _suspended
@@ -45,7 +45,7 @@ cdef class Hook:
     @cython.locals(active=Span, since=double)
     cpdef trace(self, event, tuple args)
     @cython.locals(span=Span, began=double, ready=double)
-    cpdef Span begin(self, object route, object request_id, object ready_ns=*)
+    cpdef Span begin(self, object route, object request_id, long long ready_ns=*)
     cpdef end(self, Span span, bint error=*, int outcome=*)
     @cython.locals(other=Span)
     cdef _end_elsewhere(self, Span span, bint error, int outcome)

@@ -44,12 +44,19 @@ if TYPE_CHECKING:
 BATCH = 128  # finished requests folded together at most: some 40 us of hub time, interpreted (profiler_switch.py)
 MAX_BLAMED = 16  # culprits kept with a request; one that has more was in a stalled worker, not behind a stall
 
+
+def _new_span() -> Span:
+    span = Span()
+    span.error = False
+    return span
+
+
 # Compiled, hook.pxd has C functions of these names: so nothing may assign to them that Cython sees.
 clock: Callable[[], float]
 clock_ns: Callable[[], int]
 cpu_clock: Callable[[], float]
 new_span: Callable[[], Span]
-globals().update(clock=time.perf_counter, clock_ns=time.perf_counter_ns, cpu_clock=time.thread_time, new_span=Span)
+globals().update(clock=time.perf_counter, clock_ns=time.perf_counter_ns, cpu_clock=time.thread_time, new_span=_new_span)
 
 
 def _charge(span: Span, record: Slice, cost_s: float) -> None:
@@ -67,7 +74,7 @@ class Hook:
 
     __slots__ = (
         # Of the process
-        "_batch", "_collector", "_fold", "_hub", "_notable_s", "_stalls", "_threshold_s", "_tracing", "_turn",
+        "_batch", "_collector", "_fold", "_hub", "_notable_s", "_spare", "_stalls", "_threshold_s", "_tracing", "_turn",
         "_unusual", "_woken",
         # Since the start, as in Counts
         "_dropped", "_failures", "_idle_s", "_slices_over", "_turns",
@@ -89,7 +96,8 @@ class Hook:
     )  # fmt: skip
 
     def __init__(self, links: Links, threshold_s: float) -> None:
-        self._hub, self._turn, self._batch, self._unusual = links.hub, links.turn, links.batch, links.unusual
+        self._hub, self._turn = links.hub, links.turn
+        self._batch, self._unusual, self._spare = links.batch, links.unusual, links.spare
         self._fold, self._woken = links.fold, links.woken
         self._threshold_s = threshold_s
         self._notable_s = threshold_s * MEMBER  # from here on a slice is looked at after its end
@@ -143,16 +151,19 @@ class Hook:
         """See `Session.begin`."""
         if self._active is not None:
             self._dropped += 1
-        self._active = span = new_span()
+        self._active = span = self._spare.pop() if self._spare else new_span()
         span.route = route
         span.request_id = request_id
-        span.error = False
         span.blamed = None
         span.running_s = span.longest_slice_s = span._out_s = 0.0
         began = self._mark
-        # The server passes the turn's own stamp to many requests: that one needs no conversion.
-        ready = self._turn_s if ready_ns is self._turn_ns else ready_ns * 1e-9
-        if ready_ns and ready < began:
+        if ready_ns >= 0:
+            ready = ready_ns * 1e-9
+        elif self._turn.ready_ns is self._turn_ns:  # THIS_TURN; as a rule nobody has changed it
+            ready = self._turn_s
+        else:
+            ready = self._turn.ready_ns * 1e-9
+        if 0.0 < ready < began:
             span.started_s = ready
             span.queued_s = began - ready
             if self._stalled:

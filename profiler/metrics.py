@@ -22,9 +22,9 @@ from profiler.sites import HUB_ROUTE, SiteTable
 from profiler.tally import bucket
 
 if TYPE_CHECKING:
-    from profiler.recorder import Delta, RouteTimes
+    from profiler.recorder import Delta
     from profiler.sites import Finding
-    from profiler.tally import Tally
+    from profiler.tally import RouteTimes, Tally
 
 MAX_ROUTES = 100  # some 25 numbers each: a service with more routes than this looks at the report
 MAX_SITES = 50  # lines to be repaired; who has more begins with the worst

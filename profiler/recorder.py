@@ -19,14 +19,14 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from profiler.model import Histogram, Span
-from profiler.tally import Tally
+from profiler.histogram import Histogram
+from profiler.tally import RouteTimes, spare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from profiler.flight import Flight
-    from profiler.model import Counts
+    from profiler.model import Counts, Span
 
 MAX_ROUTES = 200  # templates an application has; five histograms each take some 40 KB when all are busy
 MAX_REGULARS = 150  # of them that keep their room: the rest is for routes that are new
@@ -36,82 +36,24 @@ SLOWEST_EPOCH_S = 600.0  # so that a report on the last hour has slow requests o
 OTHER_ROUTES = "(other routes)"
 
 
-class RouteTimes:
-    """The requests of one route in one delta."""
-
-    __slots__ = (
-        "at_once", "errors", "longest", "longest_s", "outcomes", "queued", "queued_s", "requests", "running",
-        "running_s", "total", "total_s", "waiting", "waiting_s",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.errors = 0
-        self.outcomes: dict[int, int] = {}  # requests by outcome, as far as they had one
-        self.total_s = self.running_s = self.waiting_s = self.queued_s = self.longest_s = 0.0  # sums
-        self.total = Tally()
-        self.queued = Tally()
-        # Of requests that were one slice: their running time, and their longest slice.
-        self.at_once: Tally | None = None
-        # Of the others.
-        self.running: Tally | None = None
-        self.longest: Tally | None = None
-        self.waiting: Tally | None = None
-
-    def add(self, spans: list[Span]) -> None:
-        """Count finished requests."""
-        self.requests += len(spans)
-        totals_s = [span.total_s for span in spans]
-        self.total.add(totals_s)
-        self.total_s += sum(totals_s)
-        queued_s = [span.queued_s for span in spans]
-        self.queued.add(queued_s)
-        self.queued_s += sum(queued_s)
-        waited = [span for span in spans if span._out_s]  # noqa: SLF001
-        if len(waited) < len(spans):
-            self.at_once = self.at_once or Tally()
-            running_s = [span.running_s for span in spans if not span._out_s]  # noqa: SLF001
-            self.at_once.add(running_s)
-            at_once_s = sum(running_s)
-            self.running_s += at_once_s
-            self.longest_s += at_once_s
-        if waited:
-            self.running = self.running or Tally()
-            self.longest = self.longest or Tally()
-            self.waiting = self.waiting or Tally()
-            running_s = [span.running_s for span in waited]
-            self.running.add(running_s)
-            self.running_s += sum(running_s)
-            longest_s = [span.longest_slice_s for span in waited]
-            self.longest.add(longest_s)
-            self.longest_s += sum(longest_s)
-            waiting_s = [span.waiting_s for span in waited]
-            self.waiting.add(waiting_s)
-            self.waiting_s += sum(waiting_s)
-
-    def end_unusually(self, span: Span) -> None:
-        """Count a request, which `add` counts too, by how it ended."""
-        self.errors += span.error
-        self.outcomes[span.outcome] = self.outcomes.get(span.outcome, 0) + 1
-
-    def line(self, route: str) -> dict[str, Any]:
-        """As it is stored."""
-        waiting = Histogram.of(self.waiting)
-        if self.at_once:
-            waiting.merge([Histogram({0: sum(self.at_once.buckets().values())})])
-        line = {
-            "type": "route",
-            "route": route,
-            "requests": self.requests,
-            "errors": self.errors,
-            "total": Histogram.of(self.total).packed(),
-            "running": Histogram.of(self.at_once, self.running).packed(),
-            "waiting": waiting.packed(),
-            "queued": Histogram.of(self.queued).packed(),
-        }
-        if self.longest:  # else it is the same as `running`
-            line["longest_slice"] = Histogram.of(self.at_once, self.longest).packed()
-        return line
+def _line(route: str, times: RouteTimes) -> dict[str, Any]:
+    """As it is stored."""
+    waiting = Histogram.of(times.waiting)
+    if times.at_once:
+        waiting.merge([Histogram({0: sum(times.at_once.buckets().values())})])
+    line = {
+        "type": "route",
+        "route": route,
+        "requests": times.requests,
+        "errors": times.errors,
+        "total": Histogram.of(times.total).packed(),
+        "running": Histogram.of(times.at_once, times.running).packed(),
+        "waiting": waiting.packed(),
+        "queued": Histogram.of(times.queued).packed(),
+    }
+    if times.longest:  # else it is the same as `running`
+        line["longest_slice"] = Histogram.of(times.at_once, times.longest).packed()
+    return line
 
 
 class Delta:
@@ -135,7 +77,7 @@ class Delta:
             delay.add(delay_s)
         yield {"type": "hub", **self.hub, "delay": delay.packed()}
         for route, times in self.routes.items():
-            yield times.line(route)
+            yield _line(route, times)
         if self.slowest:
             yield {"type": "slowest", "requests": [slow_request(span) for span in self.slowest]}
 
@@ -145,10 +87,13 @@ class Recorder:
 
     def __init__(self, flight: Flight | None = None) -> None:
         self._flight = flight
+        self._least_limit_s = math.inf if flight is None else flight.least_limit_s
         self.batch: list[Span] = []  # the hook appends to these two
         self.unusual: list[Span] = []
+        self.spare: list[Span] = []  # counted, and of no use to anybody: the hook takes them for other requests
         self.requests = 0  # since the start
         self._slowest: list[tuple[float, int, Span]] = []  # a heap; the number keeps spans from being compared
+        self._least_s = -1.0  # what a request must exceed to be among them
         self._pushed = self._handed_over = 0  # the last number given, and the last that was handed over
         self._epoch_s = 0.0  # how long it has lasted
         self._delta = Delta()
@@ -160,18 +105,14 @@ class Recorder:
         """Count the finished requests of the batch."""
         if not self.batch:
             return
-        by_route: dict[str, list[Span]] = {}
-        for span in self.batch:
-            spans = by_route.get(span.route)
-            if spans is None:
-                by_route[span.route] = [span]
-            else:
-                spans.append(span)
+        by_route = _by_route(self.batch)
         self.requests += len(self.batch)
         self.batch.clear()
         for route, spans in by_route.items():
-            self._times(route, len(spans)).add(spans)
-            self._keep_slowest(route, spans)
+            longest_s = self._times(route, len(spans)).add(spans)
+            if longest_s > self._least_s or longest_s > self._least_limit_s:
+                self._keep_slowest(route, spans)
+            spare(spans, self.spare)  # none of `unusual`, which refers to it
         for span in self.unusual:
             self._times(span.route, 0).end_unusually(span)
         self.unusual.clear()
@@ -196,6 +137,7 @@ class Recorder:
         if self._epoch_s >= SLOWEST_EPOCH_S:
             self._epoch_s = 0.0
             self._slowest.clear()
+            self._least_s = -1.0
         delta.hub = {
             "wall_s": round(wall_s, 6),
             "idle_s": round(counts.idle_s - since.idle_s, 6),
@@ -237,19 +179,37 @@ class Recorder:
 
     def _keep_slowest(self, route: str, spans: list[Span]) -> None:
         heap = self._slowest
-        least_s = heap[0][0] if len(heap) == SLOWEST else -1.0
         limit_s = self._flight.limit_s(route) if self._flight is not None else math.inf
-        shorter_s = min(least_s, limit_s)
+        shorter_s = min(self._least_s, limit_s)
         for span in [span for span in spans if span.total_s > shorter_s]:
             if span.total_s > limit_s and self._flight is not None:
                 self._flight.ended(span)
-            if span.total_s <= least_s:
+            if span.total_s <= self._least_s:
                 continue
             self._pushed += 1
             if len(heap) < SLOWEST:
                 heapq.heappush(heap, (span.total_s, self._pushed, span))
             else:
                 heapq.heappushpop(heap, (span.total_s, self._pushed, span))
+            if len(heap) == SLOWEST:
+                self._least_s = heap[0][0]
+
+
+def _by_route(batch: list[Span]) -> dict[str, list[Span]]:
+    first = batch[0].route
+    for span in batch:
+        if span.route is not first:  # one that is equal may be another object
+            break
+    else:
+        return {first: batch.copy()}
+    by_route: dict[str, list[Span]] = {}
+    for span in batch:
+        spans = by_route.get(span.route)
+        if spans is None:
+            by_route[span.route] = [span]
+        else:
+            spans.append(span)
+    return by_route
 
 
 def slow_request(span: Span) -> dict[str, Any]:

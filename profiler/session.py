@@ -61,8 +61,8 @@ class Session:
     """`begin(route, request_id, ready_ns=0) -> Span`: a request starts in the current greenlet.
 
     Its running time counts from when that greenlet was switched in, or the last request in it ended.
-    `ready_ns` (by `time.perf_counter_ns`; 0 = unknown) is when the request became readable: from then to
-    there it was queued.
+    `ready_ns` (by `time.perf_counter_ns`; 0 = unknown, `THIS_TURN` = -1: `turn.ready_ns`) is when the request became
+    readable: from then to there it was queued.
     One request a greenlet: beginning another abandons the first, which is counted as dropped.
     """
 
@@ -110,6 +110,7 @@ class Session:
                 turn=self.turn,
                 batch=self._recorder.batch,
                 unusual=self._recorder.unusual,
+                spare=self._recorder.spare,
                 finished=finished,
                 fold=self._recorder.fold,
                 woken=self._woken,

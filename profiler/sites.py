@@ -14,7 +14,8 @@ import linecache
 from typing import TYPE_CHECKING, Any
 
 from profiler.frames import Place, Stack, describe
-from profiler.model import OTHER_SITES, Histogram, Slice
+from profiler.histogram import Histogram
+from profiler.model import OTHER_SITES, Slice
 from profiler.native import Lock
 
 if TYPE_CHECKING:

@@ -46,6 +46,7 @@ class Links(NamedTuple):
     turn: Turn
     batch: list[Span]  # finished requests, in order
     unusual: list[Span]  # those of them that ended in an error, or with an outcome
+    spare: list[Span]  # to be used again
     finished: deque[Slice]  # slices over the threshold
     fold: Callable[[], None]  # called when the batch is full
     woken: Callable[[], None]  # called at the first turn after `Hook.doze`

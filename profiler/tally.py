@@ -1,9 +1,9 @@
-"""Buckets of times, and counting many at once: the part of a histogram that runs on the hub.
+"""Buckets of times, and counting many at once: the part of the histograms that runs on the hub.
 
 The bucket of a value is the upper 14 bits of its 32-bit float: sign, exponent and five bits of mantissa, so 32 buckets
 an octave, each within 1.6 % of its middle.
 The one module with two sources. In Python it is quickest to have C code of the standard library do one step for all
-values after the other; compiled, a loop over the values is (tally.pyx). Both pass the same tests.
+values after the other; compiled, a loop over the requests is (tally.pyx). Both pass the same tests.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from struct import Struct, pack
+from sys import getrefcount
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from profiler.model import Span
 
 _FLOAT = Struct("<f")
 _DROPPED_BITS = 18  # of the 32
@@ -21,6 +26,7 @@ _RAW_SIGN = 0x8000
 _NOTHING = _FLOAT.unpack(_FLOAT.pack(1e-9))[0]  # below a nanosecond is rounding error: zero
 _LONGEST_S = 262144.0  # three days: what takes longer is counted as that
 _UPPER_HALF = 1 if sys.byteorder == "little" else 0
+_ALONE: Final = next(map(getrefcount, [object()]))  # what it says of what only a list has
 
 
 def bucket(value: float) -> int:
@@ -79,3 +85,72 @@ class Tally:
         counts.append(sum(values[begin:positive]))
         counts[bisect_right(edges, 0)] += sum(values[positive:])
         return counts
+
+
+class RouteTimes:
+    """The requests of one route, while figures of it are gathered."""
+
+    __slots__ = (
+        "at_once", "errors", "longest", "longest_s", "outcomes", "queued", "queued_s", "requests", "running",
+        "running_s", "total", "total_s", "waiting", "waiting_s",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.errors = 0
+        self.outcomes: dict[int, int] = {}  # requests by outcome, as far as they had one
+        self.total_s = self.running_s = self.waiting_s = self.queued_s = self.longest_s = 0.0  # sums
+        self.total = Tally()
+        self.queued = Tally()
+        # Of requests that were one slice: their running time, and their longest slice.
+        self.at_once: Tally | None = None
+        # Of the others.
+        self.running: Tally | None = None
+        self.longest: Tally | None = None
+        self.waiting: Tally | None = None
+
+    def add(self, spans: list[Span]) -> float:
+        """Count finished requests. The longest of their total times."""
+        self.requests += len(spans)
+        totals_s = [span.total_s for span in spans]
+        self.total.add(totals_s)
+        self.total_s += sum(totals_s)
+        queued_s = [span.queued_s for span in spans]
+        self.queued.add(queued_s)
+        self.queued_s += sum(queued_s)
+        waited = [span for span in spans if span._out_s]  # noqa: SLF001
+        if len(waited) < len(spans):
+            self.at_once = self.at_once or Tally()
+            running_s = [span.running_s for span in spans if not waited or not span._out_s]  # noqa: SLF001
+            self.at_once.add(running_s)
+            at_once_s = sum(running_s)
+            self.running_s += at_once_s
+            self.longest_s += at_once_s
+        if waited:
+            self.running = self.running or Tally()
+            self.longest = self.longest or Tally()
+            self.waiting = self.waiting or Tally()
+            running_s = [span.running_s for span in waited]
+            self.running.add(running_s)
+            self.running_s += sum(running_s)
+            longest_s = [span.longest_slice_s for span in waited]
+            self.longest.add(longest_s)
+            self.longest_s += sum(longest_s)
+            waiting_s = [span.waiting_s for span in waited]
+            self.waiting.add(waiting_s)
+            self.waiting_s += sum(waiting_s)
+        return max(totals_s)
+
+    def end_unusually(self, span: Span) -> None:
+        """Count a request, which `add` counts too, by how it ended."""
+        self.errors += span.error
+        self.outcomes[span.outcome] = self.outcomes.get(span.outcome, 0) + 1
+
+
+def spare(spans: list[Span], into: list[Span]) -> None:
+    """Add those of `spans` that nothing else refers to, which can be other requests'."""
+    references = list(map(getrefcount, spans))
+    if references.count(_ALONE) == len(spans):
+        into += spans
+    else:
+        into += [span for span, count in zip(spans, references, strict=True) if count == _ALONE]

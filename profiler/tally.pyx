@@ -1,26 +1,29 @@
 """Compiled, tally.py is this: the same names, buckets and limits."""
 
-cimport cython
-from libc.math cimport frexp, ldexp
+from libc.math cimport ldexp
+from libc.string cimport memcpy
+
+from profiler.model cimport Span
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(object)
 
 cdef double _SHORTEST_S = 1e-9  # below is rounding error: zero
 cdef double _LONGEST_S = 262144.0  # three days
 
-# 32-bit floats have an exponent that is 126 more than frexp's, and their mantissa begins at 32/64: 126 * 32 - 32.
+# The exponent of a 64-bit float has a bias of 1023, that of a 32-bit float 127: so many octaves less, of 32 buckets.
 cdef enum:
-    ZERO = 4000
-    FIRST = -29 * 32 + 34 + ZERO  # the bucket of the shortest
-    LAST = 19 * 32 + 32 + ZERO  # and of the longest
+    LESS = (1023 - 127) * 32
 
 
 cdef inline int _bucket(double value) noexcept nogil:
-    cdef int octave
+    cdef unsigned long long bits
     if value < _SHORTEST_S:
         return 0
     if value >= _LONGEST_S:
         return LAST
-    cdef double part = frexp(value, &octave)
-    return octave * 32 + <int>(part * 64.0) + ZERO
+    memcpy(&bits, &value, sizeof(bits))
+    return <int>(bits >> 47) - LESS  # five bits of the mantissa stay
 
 
 def bucket(double value):
@@ -33,19 +36,17 @@ def middle(int index):
     return ldexp((index % 32 + 32.5) / 64.0, index // 32 - 126)
 
 
-@cython.final
 cdef class Tally:
-    cdef unsigned int _zeros
-    cdef unsigned int[LAST - FIRST + 1] _counts
+    cdef void count(self, double value) noexcept:
+        cdef int index = _bucket(value)
+        if index == 0:
+            self._zeros += 1
+        else:
+            self._counts[index - FIRST] += 1
 
     cpdef add(self, list values):
-        cdef int index
         for value in values:
-            index = _bucket(value)
-            if index == 0:
-                self._zeros += 1
-            else:
-                self._counts[index - FIRST] += 1
+            self.count(value)
 
     def buckets(self):
         counts = {FIRST + i: self._counts[i] for i in range(LAST - FIRST + 1) if self._counts[i]}
@@ -74,3 +75,57 @@ cdef class Tally:
             index += 1
         counts.append(count + zeros)
         return counts
+
+
+cdef class RouteTimes:
+    def __init__(self):
+        self.outcomes = {}
+        self.total = Tally()
+        self.queued = Tally()
+
+    cpdef double add(self, list spans):
+        cdef Span span
+        cdef double total_s, running_s, queued_s, waiting_s
+        cdef double longest_s = 0.0
+        self.requests += len(spans)
+        for span in spans:
+            total_s = span.total_s
+            queued_s = span.queued_s
+            running_s = span.running_s
+            self.total.count(total_s)
+            self.total_s += total_s
+            self.queued.count(queued_s)
+            self.queued_s += queued_s
+            self.running_s += running_s
+            if total_s > longest_s:
+                longest_s = total_s
+            if span._out_s == 0.0:
+                if self.at_once is None:
+                    self.at_once = Tally()
+                self.at_once.count(running_s)
+                self.longest_s += running_s
+            else:
+                if self.running is None:
+                    self.running = Tally()
+                    self.longest = Tally()
+                    self.waiting = Tally()
+                self.running.count(running_s)
+                self.longest.count(span.longest_slice_s)
+                self.longest_s += span.longest_slice_s
+                waiting_s = total_s - running_s - queued_s
+                if waiting_s < 0.0:
+                    waiting_s = 0.0
+                self.waiting.count(waiting_s)
+                self.waiting_s += waiting_s
+        return longest_s
+
+    cpdef end_unusually(self, Span span):
+        self.errors += span.error
+        self.outcomes[span.outcome] = self.outcomes.get(span.outcome, 0) + 1
+
+
+cpdef spare(list spans, list into):
+    cdef Span span
+    for span in spans:
+        if Py_REFCNT(span) == 2:  # the list's, and ours
+            into.append(span)

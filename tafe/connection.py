@@ -140,14 +140,14 @@ class Connection(Transport):
         environ["REMOTE_ADDR"] = self.remote_addr
         environ["REMOTE_PORT"] = self.remote_port
         server.request_number = number = server.request_number + 1
-        environ["tafe.request_id"] = f"{server.id_prefix}{number}"
+        request_id = environ["tafe.request_id"] = f"{server.id_prefix}{number}"
         environ["tafe.client_gone"] = self.client_gone
-        exchange = self.exchange = Exchange(self, environ)
+        exchange = self.exchange = Exchange(self, environ, server.head_parser.name, request_id)
         if server.answer_log is not None:
             exchange.begun_s = monotonic()
         if asked & _UNUSUAL:
             if asked & REQUEST_ID:
-                environ["tafe.request_id"] = environ["HTTP_X_REQUEST_ID"]  # that of a proxy in front
+                exchange.request_id = environ["tafe.request_id"] = environ["HTTP_X_REQUEST_ID"]  # a proxy's
             if asked & HTTPS and self.remote_addr in server.trusted_peers:
                 environ["wsgi.url_scheme"] = "https"
             if asked & NOT_PLAIN:

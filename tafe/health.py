@@ -30,8 +30,9 @@ def with_health(application: WSGIApplication, prefix: str, lacking: Callable[[],
         path = environ["PATH_INFO"]
         if path not in ours:
             return application(environ, start_response)
-        if "tafe.span" in environ:
-            environ["tafe.span"].route = HEALTH_ROUTE
+        span = environ.get("tafe.span")
+        if span is not None:
+            span.route = HEALTH_ROUTE
         if path == live:
             return _answer(environ, start_response, "200 OK", {"live": True})
         missing = lacking()

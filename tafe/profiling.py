@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import profiler
 from profiler import why_interpreted
@@ -36,23 +36,19 @@ _session: profiler.Session | None = None
 
 
 class SpanObserver:
-    """`wsgi.Observer` on a profiler session. Its functions are attributes: no bound method is made on the hot path."""
+    """`wsgi.Observer` on a profiler session, whose own functions are called for each request."""
 
     def __init__(self, session: profiler.Session) -> None:
-        begin_span, turn = session.begin, session.turn
-        routes = Routes()
-        known, remember = routes.known, routes.remember
-
-        def begin(environ: dict[str, Any]) -> profiler.Span:
-            try:
-                route = known[environ["REQUEST_METHOD"]][environ["PATH_INFO"]]
-            except KeyError:
-                route = remember(environ["REQUEST_METHOD"], environ["PATH_INFO"])
-            environ["tafe.span"] = span = begin_span(route, environ["tafe.request_id"], turn.ready_ns)
-            return span
-
-        self.begin: Callable[[dict[str, Any]], profiler.Span] = begin
+        self.begin = session.begin
         self.end = session.end
+        self._routes = Routes()
+
+    def name(self, method: str, path: str) -> str:
+        """The path's route, for an application that does not name its own."""
+        try:
+            return self._routes.known[method][path]
+        except KeyError:
+            return self._routes.remember(method, path)
 
 
 def start(directory: str, slow_slice_ms: float, objectives_ms: Mapping[str, float]) -> SpanObserver:

@@ -98,7 +98,10 @@ class WSGIServer(Shared, StreamServer):
         self.limits = limits or Limits()
         self.idle_timeout_s = self.limits.idle_timeout_s or NEVER
         self.trusted_peers = frozenset(trusted_peers)
-        self.observer = observer
+        self._observer = observer
+        self.tell_begin = self.tell_end = None
+        if observer is not None:
+            self.tell_begin, self.tell_end = observer.begin, observer.end
         self.hub = gevent.get_hub()
         self.loop = self.hub.loop
         self.deadlines = Deadlines(monotonic, _LoopTimer(self))
@@ -166,7 +169,8 @@ class WSGIServer(Shared, StreamServer):
         self._make_parser()
 
     def _make_parser(self) -> None:
-        self.head_parser = HeadParser(self.environ, self.limits)
+        name = None if self._observer is None else self._name_of
+        self.head_parser = HeadParser(self.environ, self.limits, name)
         self.make_environ = None
         if self.environ_class is not dict:
             self.make_environ = self.environ_class
@@ -311,9 +315,18 @@ class WSGIServer(Shared, StreamServer):
         if self.loop._callbacks:  # noqa: SLF001 - what the requests queued must not wait until the poll wakes
             self._at_once.start(_nothing)
 
+    def _name_of(self, method: str, path: str) -> str:
+        if self._observer is None:
+            return ""
+        try:
+            return self._observer.name(method, path)
+        except Exception:  # noqa: BLE001 - whatever it raised, requests go on without it
+            self.drop_observer()
+            return ""
+
     def drop_observer(self) -> None:
         """The observer raised: it is told no more."""
-        self.observer = None
+        self._observer = self.tell_begin = self.tell_end = None
         _log.exception("the observer failed and is switched off")
 
     def report(self, exchange: Exchange, error: BaseException) -> None:

@@ -2,7 +2,7 @@ from tafe.greenlets cimport GreenletPool
 from tafe.http1.head cimport HeadParser
 
 cdef class Shared:
-    cdef public object limits, hub, loop, deadlines, current_application, observer, answer_log, waiting
+    cdef public object limits, hub, loop, deadlines, current_application, tell_begin, tell_end, answer_log, waiting
     cdef public object take_readable, make_environ
     cdef public HeadParser head_parser
     cdef public GreenletPool greenlets

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tafe.http1.head import HeadParser
     from tafe.limits import Limits
     from tafe.outcomes import AnswerLog
-    from tafe.wsgi import Application, Observer
+    from tafe.wsgi import Application
 
 
 class Shared:
@@ -35,7 +35,8 @@ class Shared:
     head_parser: HeadParser
     make_environ: type[dict[str, Any]] | None  # pywsgi's `environ_class`; None: a dict
     current_application: Application  # changed by the worker when the application has started
-    observer: Observer | None  # None from when it failed
+    tell_begin: Callable[[str, str, int], Any] | None  # the observer's; None from when it failed
+    tell_end: Callable[..., None] | None  # the same
     answer_log: AnswerLog | None  # the same
     id_prefix: str  # of the ids of requests that come without one
     own_lines: bytes  # renewed every second

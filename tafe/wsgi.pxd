@@ -9,7 +9,7 @@ cdef class Exchange:
     cdef public int status
     cdef public long long _declared, body_bytes
     cdef public double begun_s
-    cdef public str fault
+    cdef public str fault, name, request_id
     cpdef run(self)
     cpdef _fail(self, error)
     cpdef _send_result(self, result)

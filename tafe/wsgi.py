@@ -59,14 +59,24 @@ _HAS_LENGTH: Final = response.HAS_LENGTH
 _log = logging.getLogger("tafe.server")
 
 
+READY_THIS_TURN: Final = -1
+
+
 class Observer(Protocol):
     """Told of every request's begin and end, in the request's greenlet. Costs nothing when absent."""
 
-    def begin(self, environ: dict[str, Any]) -> object:
-        """A request starts in this greenlet; the token is given back to `end`."""
+    def name(self, method: str, path: str, /) -> str:
+        """What requests for this path are known by; not asked for each of them."""
         ...
 
-    def end(self, token: Any, failed: bool, unusual: int, /) -> None:
+    def begin(self, name: str, request_id: str, ready_ns: int, /) -> Any:
+        """A request starts in this greenlet; what is returned is its `tafe.span`, and given back to `end`.
+
+        `ready_ns`: when it was there, by `time.perf_counter_ns`; `READY_THIS_TURN`: when this turn's poll returned.
+        """
+        ...
+
+    def end(self, span: Any, failed: bool = False, unusual: int = 0, /) -> None:
         """The request's answer was sent, or given up; `failed`: by a fault of ours, status 5xx or none.
 
         `unusual`: the status, if it is not 2xx; else, and if nothing was sent, 0.
@@ -82,31 +92,16 @@ class Exchange:
     """One request and its answer. `run` is the request's greenlet."""
 
     __slots__ = (
-        "_chunked",
-        "_declared",
-        "_endless",
-        "begun_s",
-        "body_bytes",
-        "connection",
-        "environ",
-        "fault",
-        "greenlet",
-        "head",
-        "http_1_0",
-        "keep",
-        "no_body",
-        "overdue",
-        "plain",
-        "reset",
-        "started",
-        "status",
-        "stream",
-        "told_to_stop",
-    )
+        "_chunked", "_declared", "_endless", "begun_s", "body_bytes", "connection", "environ", "fault", "greenlet",
+        "head", "http_1_0", "keep", "name", "no_body", "overdue", "plain", "request_id", "reset", "started", "status",
+        "stream", "told_to_stop",
+    )  # fmt: skip
 
-    def __init__(self, connection: Connection, environ: dict[str, Any]) -> None:
+    def __init__(self, connection: Connection, environ: dict[str, Any], name: str, request_id: str) -> None:
         self.connection = connection
         self.environ = environ
+        self.name = name  # what the observer calls its path
+        self.request_id = request_id
         self.plain = True  # HTTP/1.1, kept, with a body in the answer and none left unread: decides the quick way
         self.keep = True  # the connection is kept afterwards
         self.head: response.Head | None = None  # rendered by start_response, not sent yet
@@ -139,11 +134,11 @@ class Exchange:
         connection = self.connection
         server = connection.server
         self.greenlet = getcurrent()
-        observer = server.observer
-        token = None
-        if observer is not None:
+        tell_begin = server.tell_begin
+        span = None
+        if tell_begin is not None:
             try:
-                token = observer.begin(self.environ)
+                span = self.environ["tafe.span"] = tell_begin(self.name, self.request_id, READY_THIS_TURN)
             except Exception:  # noqa: BLE001 - whatever it raised, requests go on without it
                 server.drop_observer()
         try:
@@ -169,12 +164,13 @@ class Exchange:
                 self._send_result(result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends here: above is the hub
             self._fail(error)
-        if token is not None and observer is not None:
+        tell_end = server.tell_end
+        if span is not None and tell_end is not None:
             try:
                 if 200 <= self.status < 300:
-                    observer.end(token, False, 0)
+                    tell_end(span)
                 else:
-                    observer.end(token, not 100 <= self.status < 500, self.status)
+                    tell_end(span, not 100 <= self.status < 500, self.status)
             except Exception:  # noqa: BLE001 - as above
                 server.drop_observer()
         self.greenlet = None

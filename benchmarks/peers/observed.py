@@ -6,6 +6,10 @@ end in the hub: CPython 3.11 remembers for each greenlet by itself whether it is
 started it, and pyinstrument wants to be ended where it was started. `GET /seen` ends the profiling and answers how much
 it has noted: calls of the application, or samples. What a profiler costs says nothing if it did not look.
 
+Where the worker is slowed down, as by callgrind, what it does by the clock and not by the request (its heartbeat, our
+profiler's pulse and hand-overs) is told to wait as many times longer: else each request is charged for that many times
+more of it than in the open.
+
 Runs in an environment of its own (peers-profilers.txt), so each profiler is imported when it is to start.
 """
 
@@ -22,6 +26,7 @@ from benchmarks.peers import plain_wsgi
 
 PROFILER_VARIABLE = "BENCH_PROFILER"
 INTERVAL_VARIABLE = "BENCH_INTERVAL_S"  # of pyinstrument's samples
+SLOWER_VARIABLE = "BENCH_SLOWER"  # how many times slower than in the open the worker is
 
 Seen = Callable[[], int]
 
@@ -105,8 +110,20 @@ def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Itera
     return [body]
 
 
+def _wait_longer(times: float) -> None:
+    from profiler import session
+    from tafe import worker
+
+    worker._TICK_S *= times  # noqa: SLF001
+    session.PULSE_S *= times
+    session.FIRST_HAND_OVER_S *= times
+    session.LAST_HAND_OVER_S *= times
+
+
 def _begin() -> None:
     _seen.append(_START[os.environ[PROFILER_VARIABLE]]())
 
 
+if SLOWER_VARIABLE in os.environ:
+    _wait_longer(float(os.environ[SLOWER_VARIABLE]))
 gevent.get_hub().loop.run_callback(_begin)

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from profiler.model import MAX_COUNT, OTHER_SITES, Histogram
+from profiler.histogram import MAX_COUNT, Histogram
+from profiler.model import OTHER_SITES
 from profiler.recorder import OTHER_ROUTES
 from profiler.report.sketch import Sketch
 from profiler.report.table import Table, Weight

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from profiler.tally import bucket, middle
 
 if TYPE_CHECKING:
-    from profiler.model import Histogram
+    from profiler.histogram import Histogram
 
 FIRST = bucket(1e-9)  # nothing shorter is told from zero
 LAST = bucket(float("inf"))

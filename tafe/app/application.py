@@ -193,8 +193,9 @@ class App:
         else:
             route, params = self._table.find(method, path)
         request = Request(environ, route, params, self._max_body_bytes)
-        if "tafe.span" in environ:
-            environ["tafe.span"].route = route.label
+        span = environ.get("tafe.span")
+        if span is not None:
+            span.route = route.label
         else:
             environ["tafe.route"] = route.label  # for the log of slow queries
         try:

@@ -2,6 +2,8 @@ cimport cython
 
 cdef class HeadParser:
     cdef public object limits
+    cdef public str name
+    cdef object _name
     cdef Py_ssize_t _max_fields, _max_field_bytes
     cdef str _underscores
     cdef dict _base

@@ -13,11 +13,14 @@ Knows no sockets, and never looks at a body.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
 from tafe.http1.refusal import Refusal
 from tafe.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # -- what a head asked for, as bits; `parse_head` returns their union
 HOST: Final = 1
@@ -64,18 +67,34 @@ _COOKIES: Final = ("HTTP_COOKIE", "HTTP_COOKIE2")  # fields whose own separator 
 
 
 class HeadParser:
-    """Parses the heads of one server's requests. `base`: what every environ of that server holds."""
+    """Parses the heads of one server's requests.
 
-    __slots__ = ("_base", "_fields", "_max_field_bytes", "_max_fields", "_names", "_targets", "_underscores", "limits")
+    `base`: what every environ of that server holds. `name`: the observer's, for method and path; remembered with them.
+    """
 
-    def __init__(self, base: dict[str, Any], limits: Limits) -> None:
+    __slots__ = (
+        "_base",
+        "_fields",
+        "_max_field_bytes",
+        "_max_fields",
+        "_name",
+        "_names",
+        "_targets",
+        "_underscores",
+        "limits",
+        "name",
+    )
+
+    def __init__(self, base: dict[str, Any], limits: Limits, name: Callable[[str, str], str] | None = None) -> None:
         # Placeholders for what `Connection` fills in: a copied dictionary that need not grow is copied twice as fast.
         self._base = {"REMOTE_ADDR": "", "REMOTE_PORT": "", "tafe.request_id": "", "tafe.client_gone": "", **base}
         self.limits = limits
+        self._name = name
+        self.name = ""  # of the head that was parsed last
         self._max_fields = limits.header_count
         self._max_field_bytes = limits.header_field_bytes
         self._underscores = limits.underscores
-        self._targets: dict[bytes, tuple[dict[str, Any], int]] = {}  # by request line
+        self._targets: dict[bytes, tuple[dict[str, Any], int, str]] = {}  # by request line
         self._fields: dict[bytes, _Field] = {}  # by field line
         self._names: dict[bytes, str] = {}  # by field name: those whose lines differ
 
@@ -89,7 +108,7 @@ class HeadParser:
         target = self._targets.get(first)
         if target is None:
             target = self._read_request_line(first)
-        known, asked = target
+        known, asked, self.name = target
         environ = known.copy()
         count = len(environ)
         fields = self._fields
@@ -125,13 +144,17 @@ class HeadParser:
         """Environ key, value and bits of a field line. Raises `Refusal`."""
         return self._fields.get(line) or self._read_field(line)
 
-    def _read_request_line(self, line: bytes) -> tuple[dict[str, Any], int]:
+    def _read_request_line(self, line: bytes) -> tuple[dict[str, Any], int, str]:
         if len(line) > self.limits.request_line_bytes:
             raise Refusal(414, f"the request line is longer than {self.limits.request_line_bytes} bytes")
         parts, asked = _read_request_line(line)
         environ = self._base.copy()
         environ.update(parts)
-        target = (environ, asked)
+        name = ""
+        if self._name is not None:
+            name = self._name(parts["REQUEST_METHOD"], parts["PATH_INFO"])
+            environ["tafe.span"] = None  # another placeholder; the last, so that it takes no other key's place
+        target = (environ, asked, name)
         if len(line) <= _MAX_LINE:
             if len(self._targets) >= _MAX_TARGETS:
                 self._targets.clear()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import profiler
-from profiler.model import Counts, Histogram, Span
+from profiler.histogram import Histogram
+from profiler.model import Counts, Span
 from profiler.recorder import MAX_CROWDED_OUT, MAX_ROUTES, OTHER_ROUTES, SLOWEST, SLOWEST_EPOCH_S, Delta, Recorder
 
 NOTHING = Counts(0, 0, 0.0, 0, 0, 0, 0)

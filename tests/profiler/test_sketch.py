@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.model import BUCKETS, Histogram
+from profiler.histogram import BUCKETS, Histogram
 from profiler.report.sketch import MAX_BUCKETS, Sketch
 
 SECONDS = st.floats(1e-9, 262_144.0)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.model import BUCKETS, Histogram
+from profiler.histogram import BUCKETS, Histogram
 from profiler.tally import Tally, bucket, middle
 
 # A nanosecond to three days, in seconds.
