@@ -199,7 +199,7 @@ class Sightings:
         """When this descriptor, waited for since then, was first seen ready to `READ` or `WRITE`."""
         for _, seen in list(self._slices):
             at_s = seen.get((fd, kind), 0.0)
-            if at_s >= since_s:
+            if at_s and at_s >= since_s:
                 return at_s
         return 0.0
 

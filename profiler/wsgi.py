@@ -13,8 +13,10 @@ PEP 3333 is kept: `start_response` goes through with its `exc_info` and returns 
 through one by one as they are made; the application's `close` is called once, whatever the server does; a body keeps
 its length, and a `wsgi.file_wrapper` stays the object that the server looks for.
 
-Limits: when a request became readable is known only as far as the loop does: when its poll returned. What the server
-did before it called the application is part of the span as far as it was in the same slice.
+After a stall a request is queued from when the kernel had its last bytes, if the server shows its socket (gunicorn and
+pywsgi do) and that is TCP: known in steps of the kernel's clock, the later end of which counts.
+Limits: else it is queued from when the loop knew of it: when its poll returned. What the server did before it called
+the application is part of the span as far as it was in the same slice.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ from typing import Any
 from gevent.hub import Hub
 from greenlet import getcurrent
 
+from profiler.arrivals import last_s
 from profiler.errors import ProfilerError
-from profiler.model import Span
+from profiler.model import Span, Turn
 from profiler.routes import Routes
 from profiler.session import Session, current, install
 
@@ -85,6 +88,8 @@ class Middleware:
             return self.application(environ, start_response)
         # What follows another request in one slice may have come while that ran: from when it was ready is not known.
         ready_ns = 0 if slice_s == self._ended_in_s else session.turn.ready_ns
+        if ready_ns and session.turn.since_ns:
+            ready_ns = _came_ns(environ, session.turn)
         span = session.begin(self._route(environ), self._request_id(environ), ready_ns)
         environ[SPAN] = span
         request = _Request(self, session, span)
@@ -203,6 +208,16 @@ def _followed(body: Iterable[bytes], file_wrapper: object, request: _Request) ->
         else:
             return body
     return _SizedBody(body, request) if hasattr(body, "__len__") else _Body(body, request)
+
+
+def _came_ns(environ: Environ, turn: Turn) -> int:
+    """When a request came that a stall may have kept in the kernel's queue; when the poll returned, if unknown."""
+    sock = environ.get("gunicorn.socket")
+    if sock is None:  # pywsgi's input reads from a file on it
+        sock = getattr(getattr(getattr(environ.get("wsgi.input"), "rfile", None), "raw", None), "_sock", None)
+    sock = getattr(sock, "_sock", None)  # gevent's has the native one
+    came_ns = int(last_s(sock) * 1e9) if sock is not None else 0
+    return min(max(came_ns, turn.since_ns), turn.ready_ns) if came_ns else turn.ready_ns
 
 
 def _hub_above() -> Any:

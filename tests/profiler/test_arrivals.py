@@ -1,0 +1,223 @@
+"""Since when was it there? What came while a slice kept the hub, asked after it.
+
+The stall does what others would do meanwhile, so the test knows when that was; then it waits, so that whoever takes the
+end of the stall for that moment is wrong by as much.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import gevent
+import gevent.socket
+import pytest
+from gevent.event import Event
+
+import profiler
+from profiler.arrivals import READ, WRITE, last_s, stamp_s, stamping
+
+HELD_S = 0.05  # after it came
+NEARLY_S = HELD_S / 2  # what must be left of that, on a machine that is busy
+PATIENCE_S = 10.0  # for the watchdog to get a CPU
+
+
+def hold(until: Callable[[], object] = lambda: True) -> None:
+    """Keep the hub: as long, and until then."""
+    begun_s = time.perf_counter()
+    while time.perf_counter() < begun_s + HELD_S or not (until() or time.perf_counter() > begun_s + PATIENCE_S):
+        pass
+
+
+def kept_waiting(
+    session: profiler.Session, wait: Callable[[], object], stall: Callable[[], object], *, polls: bool = True
+) -> profiler.Span:
+    """The span of a request that waits while another greenlet stalls; `polls`: the loop does in between."""
+    spans: list[profiler.Span] = []
+
+    def request() -> None:
+        span = session.begin("GET /", "waits")
+        wait()
+        session.end(span)
+        spans.append(span)
+
+    waiting = gevent.spawn(request)
+    if polls:
+        gevent.sleep(0.001)  # so that the kernel knows what is waited for
+    gevent.spawn(stall)
+    waiting.get(timeout=PATIENCE_S)
+    return spans[0]
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[gevent.socket.socket, socket.socket]]:
+    """A unix socket that a greenlet reads from, and the other end."""
+    ours, theirs = gevent.socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs._sock
+
+
+@pytest.fixture
+def connection() -> Iterator[tuple[gevent.socket.socket, socket.socket]]:
+    """The same of TCP."""
+    keeper = stamping()
+    assert keeper is not None
+    with closing(keeper), socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+        with theirs, gevent.socket.socket(fileno=accepted.detach()) as ours:
+            yield ours, theirs
+
+
+def test_bytes_on_tcp_are_stamped_by_the_kernel(connection: tuple[gevent.socket.socket, socket.socket]) -> None:
+    ours, theirs = connection
+    for _ in range(2):
+        before_s = time.perf_counter()
+        theirs.send(b"some")
+        time.sleep(HELD_S)  # the kernel's clock goes on
+        after_s = time.perf_counter()
+        assert before_s <= stamp_s(ours._sock) < after_s
+        assert ours.recv(16) == b"some", "looked at and left"
+        assert before_s <= last_s(ours._sock) < after_s
+
+
+def test_what_cannot_be_known_is_not_guessed(
+    connection: tuple[gevent.socket.socket, socket.socket], pair: tuple[gevent.socket.socket, socket.socket]
+) -> None:
+    ours, theirs = connection
+    assert stamp_s(ours._sock) == 0.0, "nothing has come"
+    theirs.send(b"some")
+    ours.recv(16)
+    theirs.close()
+    assert stamp_s(ours._sock) == 0.0, "its end has no stamp, and the bytes before are read"
+    pair[1].send(b"some")
+    assert stamp_s(pair[0]._sock) == last_s(pair[0]._sock) == 0.0, "a unix socket has neither"
+    native = pair[0]._sock
+    pair[0].close()
+    assert stamp_s(native) == last_s(native) == 0.0
+
+
+def check(span: profiler.Span, came_s: list[float]) -> None:
+    """It was queued from when that came, and not before; and whoever kept the hub is to blame."""
+    before_s, after_s, end_s = came_s
+    assert end_s - after_s - NEARLY_S <= span.queued_s <= span.started_s + span.total_s - before_s
+    assert span.blamed is not None
+    ((record, cost_s),) = span.blamed
+    assert record.harm_s == cost_s
+    assert end_s - after_s - NEARLY_S <= cost_s <= record.end_s - before_s
+
+
+def does(
+    act: Callable[[], object], times: list[float], until: Callable[[], object] = lambda: True
+) -> Callable[[], None]:
+    def stall() -> None:
+        times.append(time.perf_counter())
+        act()
+        times.append(time.perf_counter())
+        hold(until)
+        times.append(time.perf_counter())
+
+    return stall
+
+
+def test_who_waits_for_tcp_is_queued_from_when_the_bytes_came(
+    session: profiler.Session, connection: tuple[gevent.socket.socket, socket.socket]
+) -> None:
+    ours, theirs = connection
+    came_s: list[float] = []
+    check(kept_waiting(session, lambda: ours.recv(16), does(lambda: theirs.send(b"some"), came_s)), came_s)
+
+
+def test_that_is_known_of_a_wait_that_began_in_the_turn_of_the_stall(
+    session: profiler.Session, connection: tuple[gevent.socket.socket, socket.socket]
+) -> None:
+    ours, theirs = connection
+    came_s: list[float] = []
+    stall = does(lambda: theirs.send(b"some"), came_s)
+    check(kept_waiting(session, lambda: ours.recv(16), stall, polls=False), came_s)
+
+
+@pytest.mark.parametrize("kind", [READ, WRITE], ids=["to read", "to write"])
+def test_who_waits_for_another_socket_is_queued_from_when_the_watchdog_saw_it_ready(
+    kind: int, session: profiler.Session, pair: tuple[gevent.socket.socket, socket.socket]
+) -> None:
+    ours, theirs = pair
+    came_s: list[float] = []
+    sightings = session._sightings
+
+    def fill() -> int:
+        sent = 0
+        try:
+            while True:
+                sent += ours._sock.send(bytes(65536))
+        except BlockingIOError:
+            return sent
+
+    if kind == WRITE:
+        filled = fill()
+        span = kept_waiting(
+            session,
+            lambda: ours.send(b"more"),
+            does(lambda: theirs.recv(filled), came_s, lambda: sightings.sighted_s(ours.fileno(), WRITE, 0.0)),
+        )
+    else:
+        seen = does(lambda: theirs.send(b"some"), came_s, lambda: sightings.sighted_s(ours.fileno(), READ, 0.0))
+        span = kept_waiting(session, lambda: ours.recv(16), seen)
+    seen_s = sightings.sighted_s(ours.fileno(), kind, 0.0)
+    assert came_s[0] <= seen_s < came_s[2]
+    assert came_s[2] - seen_s <= span.queued_s <= span.started_s + span.total_s - came_s[0]
+    later_s = time.perf_counter()
+    assert sightings.sighted_s(ours.fileno(), kind, later_s) == 0.0, "who waits since then waits for something else"
+
+
+def test_who_sleeps_is_queued_from_when_its_time_is_over(session: profiler.Session) -> None:
+    came_s: list[float] = []
+    slept_s: list[float] = []
+
+    def wait() -> None:
+        slept_s.append(time.perf_counter())
+        gevent.sleep(0.01)
+
+    def until_due() -> None:
+        while time.perf_counter() < slept_s[0] + 0.01:
+            pass
+
+    stall = does(until_due, came_s)
+    span = kept_waiting(session, wait, stall)
+    check(span, [slept_s[0] + 0.01, came_s[1], came_s[2]])
+
+
+def test_who_is_timed_out_is_queued_from_when_its_time_was_over(session: profiler.Session) -> None:
+    came_s: list[float] = []
+    began_s: list[float] = []
+
+    def wait() -> None:
+        began_s.append(time.perf_counter())
+        with gevent.Timeout(0.01, False):
+            Event().wait()
+
+    def until_due() -> None:
+        while time.perf_counter() < began_s[0] + 0.01:
+            pass
+
+    span = kept_waiting(session, wait, does(until_due, came_s))
+    check(span, [began_s[0] + 0.01, came_s[1], came_s[2]])
+
+
+def test_who_waits_for_an_event_is_queued_from_when_the_watchdog_saw_it_set(session: profiler.Session) -> None:
+    came_s: list[float] = []
+    event = Event()
+    marks = session._sightings._marks
+    stall = does(event.set, came_s, lambda: marks)
+
+    def after_the_poll() -> None:  # what is set while callbacks run counts as ready from when they began
+        gevent.sleep(0.001)
+        stall()
+
+    span = kept_waiting(session, event.wait, after_the_poll)
+    assert NEARLY_S / 2 < span.queued_s <= span.started_s + span.total_s - came_s[0]
+    assert span.blamed is not None
+    ((record, cost_s),) = span.blamed
+    assert cost_s <= record.end_s - came_s[0]
