@@ -10,14 +10,17 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import gevent
 import gevent.socket
 import pytest
 from gevent.event import Event
+from gevent.pywsgi import WSGIServer
 
 import profiler
 from profiler.arrivals import READ, WRITE, last_s, stamp_s, stamping
+from profiler.wsgi import SPAN, Middleware
 
 HELD_S = 0.05  # after it came
 NEARLY_S = HELD_S / 2  # what must be left of that, on a machine that is busy
@@ -221,3 +224,67 @@ def test_who_waits_for_an_event_is_queued_from_when_the_watchdog_saw_it_set(sess
     assert span.blamed is not None
     ((record, cost_s),) = span.blamed
     assert cost_s <= record.end_s - came_s[0]
+
+
+@pytest.fixture
+def pywsgi(session: profiler.Session) -> Iterator[tuple[WSGIServer, list[profiler.Span]]]:
+    """A server that knows nothing of the profiler but the middleware, and the spans of its requests."""
+    spans: list[profiler.Span] = []
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        spans.append(environ[SPAN])
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    server = WSGIServer(("127.0.0.1", 0), Middleware(application), log=None)
+    server.start()
+    yield server, spans
+    server.stop(timeout=0.2)
+
+
+def to_its_end(client: gevent.socket.socket) -> None:
+    answer = b""
+    while not answer.endswith(b"ok"):
+        answer += client.recv(4096)
+
+
+def test_a_request_to_another_server_is_queued_from_when_its_last_bytes_came(
+    pywsgi: tuple[WSGIServer, list[profiler.Span]],
+) -> None:
+    server, spans = pywsgi
+    came_s: list[float] = []
+    ask = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    with gevent.socket.create_connection(server.address) as client:
+        client.sendall(ask)
+        to_its_end(client)
+        gevent.sleep(0.001)
+        gevent.spawn(does(lambda: client._sock.send(ask), came_s)).join()
+        to_its_end(client)
+    assert spans[0].blamed is None
+    assert came_s[0] <= spans[1].started_s <= came_s[1] + NEARLY_S
+    check(spans[1], came_s)
+
+
+def test_gunicorns_environ_shows_its_socket(
+    session: profiler.Session, connection: tuple[gevent.socket.socket, socket.socket]
+) -> None:
+    ours, theirs = connection
+    came_s: list[float] = []
+    environs: list[dict[str, Any]] = []
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        environs.append(environ)
+        start_response("200 OK", [])
+        return []
+
+    def serve() -> None:
+        ours.recv(16)
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "gunicorn.socket": ours}
+        body: Any = Middleware(application)(environ, lambda *_: None)
+        body.close()
+
+    serving = gevent.spawn(serve)
+    gevent.sleep(0.001)
+    gevent.spawn(does(lambda: theirs.send(b"some"), came_s))
+    serving.get()
+    check(environs[0][SPAN], came_s)
