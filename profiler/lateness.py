@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Of the threshold: a millisecond, as long as some fifty requests of 20 us. To ask about one takes a fifth of one.
 KEPT = 0.1
-WAITED_S = 0.001  # a poll that finds something takes some microseconds, but for a machine that is busy
+WAITED_S = 0.01  # a poll that finds something takes microseconds, or as long as a busy machine takes the CPU away
 
 
 class Lateness:

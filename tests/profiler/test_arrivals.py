@@ -21,6 +21,7 @@ from gevent.pywsgi import WSGIServer
 import profiler
 from profiler.arrivals import READ, WRITE, last_s, stamp_s, stamping
 from profiler.wsgi import SPAN, Middleware
+from tests.profiler.undisturbed import found, undisturbed
 
 HELD_S = 0.05  # after it came
 NEARLY_S = HELD_S / 2  # what must be left of that, on a machine that is busy
@@ -46,11 +47,15 @@ def kept_waiting(
         session.end(span)
         spans.append(span)
 
+    def keep() -> None:
+        if not spans:  # else its time was over already
+            stall()
+
     waiting = gevent.spawn(request)
     if polls:
         gevent.sleep(0.001)  # so that the kernel knows what is waited for
-    gevent.spawn(stall)
-    waiting.get(timeout=PATIENCE_S)
+    gevent.spawn(keep).get()
+    waiting.get(timeout=2 * PATIENCE_S)
     return spans[0]
 
 
@@ -104,12 +109,19 @@ def test_what_cannot_be_known_is_not_guessed(
 
 def check(span: profiler.Span, came_s: list[float]) -> None:
     """It was queued from when that came, and not before; and whoever kept the hub is to blame."""
+    found(came_s[2:])
     before_s, after_s, end_s = came_s
-    assert end_s - after_s - NEARLY_S <= span.queued_s <= span.started_s + span.total_s - before_s
+    assert span.queued_s <= span.started_s + span.total_s - before_s
+    found(span.queued_s >= end_s - after_s - NEARLY_S)
+    check_blame(span, before_s, end_s - after_s - NEARLY_S)
+
+
+def check_blame(span: profiler.Span, before_s: float, least_s: float) -> None:
     assert span.blamed is not None
-    ((record, cost_s),) = span.blamed
-    assert record.harm_s == cost_s
-    assert end_s - after_s - NEARLY_S <= cost_s <= record.end_s - before_s
+    # A machine that is busy may make others slow as well.
+    ((record, cost_s),) = [(record, cost_s) for record, cost_s in span.blamed if record.length_s >= HELD_S]
+    assert record.harm_s == cost_s <= record.end_s - before_s
+    found(cost_s >= least_s)
 
 
 def does(
@@ -125,6 +137,7 @@ def does(
     return stall
 
 
+@undisturbed
 def test_who_waits_for_tcp_is_queued_from_when_the_bytes_came(
     session: profiler.Session, connection: tuple[gevent.socket.socket, socket.socket]
 ) -> None:
@@ -133,6 +146,7 @@ def test_who_waits_for_tcp_is_queued_from_when_the_bytes_came(
     check(kept_waiting(session, lambda: ours.recv(16), does(lambda: theirs.send(b"some"), came_s)), came_s)
 
 
+@undisturbed
 def test_that_is_known_of_a_wait_that_began_in_the_turn_of_the_stall(
     session: profiler.Session, connection: tuple[gevent.socket.socket, socket.socket]
 ) -> None:
@@ -142,39 +156,45 @@ def test_that_is_known_of_a_wait_that_began_in_the_turn_of_the_stall(
     check(kept_waiting(session, lambda: ours.recv(16), stall, polls=False), came_s)
 
 
+def fill(sock: socket.socket) -> int:
+    """Send what there is room for; returns how much that is."""
+    sent = 0
+    try:
+        while True:
+            sent += sock.send(bytes(65536))
+    except BlockingIOError:
+        return sent
+
+
 @pytest.mark.parametrize("kind", [READ, WRITE], ids=["to read", "to write"])
+@undisturbed
 def test_who_waits_for_another_socket_is_queued_from_when_the_watchdog_saw_it_ready(
     kind: int, session: profiler.Session, pair: tuple[gevent.socket.socket, socket.socket]
 ) -> None:
     ours, theirs = pair
     came_s: list[float] = []
-    sightings = session._sightings
 
-    def fill() -> int:
-        sent = 0
-        try:
-            while True:
-                sent += ours._sock.send(bytes(65536))
-        except BlockingIOError:
-            return sent
+    def seen() -> float:
+        return session._sightings.sighted_s(ours.fileno(), kind, begun_s)
 
+    begun_s = time.perf_counter()
     if kind == WRITE:
-        filled = fill()
-        span = kept_waiting(
-            session,
-            lambda: ours.send(b"more"),
-            does(lambda: theirs.recv(filled), came_s, lambda: sightings.sighted_s(ours.fileno(), WRITE, 0.0)),
-        )
+        filled = fill(ours._sock)
+        stall = does(lambda: theirs.recv(filled), came_s, seen)
+        span = kept_waiting(session, lambda: ours.send(b"more"), stall)
+        theirs.recv(16)
     else:
-        seen = does(lambda: theirs.send(b"some"), came_s, lambda: sightings.sighted_s(ours.fileno(), READ, 0.0))
-        span = kept_waiting(session, lambda: ours.recv(16), seen)
-    seen_s = sightings.sighted_s(ours.fileno(), kind, 0.0)
+        span = kept_waiting(session, lambda: ours.recv(16), does(lambda: theirs.send(b"some"), came_s, seen))
+    seen_s = seen()
+    found(seen_s)
     assert came_s[0] <= seen_s < came_s[2]
-    assert came_s[2] - seen_s <= span.queued_s <= span.started_s + span.total_s - came_s[0]
-    later_s = time.perf_counter()
-    assert sightings.sighted_s(ours.fileno(), kind, later_s) == 0.0, "who waits since then waits for something else"
+    assert span.queued_s <= span.started_s + span.total_s - came_s[0]
+    found(span.queued_s >= came_s[2] - seen_s)
+    begun_s = time.perf_counter()
+    assert seen() == 0.0, "who waits since then waits for something else"
 
 
+@undisturbed
 def test_who_sleeps_is_queued_from_when_its_time_is_over(session: profiler.Session) -> None:
     came_s: list[float] = []
     slept_s: list[float] = []
@@ -189,9 +209,10 @@ def test_who_sleeps_is_queued_from_when_its_time_is_over(session: profiler.Sessi
 
     stall = does(until_due, came_s)
     span = kept_waiting(session, wait, stall)
-    check(span, [slept_s[0] + 0.01, came_s[1], came_s[2]])
+    check(span, [slept_s[0] + 0.01, *came_s[1:]])
 
 
+@undisturbed
 def test_who_is_timed_out_is_queued_from_when_its_time_was_over(session: profiler.Session) -> None:
     came_s: list[float] = []
     began_s: list[float] = []
@@ -206,9 +227,10 @@ def test_who_is_timed_out_is_queued_from_when_its_time_was_over(session: profile
             pass
 
     span = kept_waiting(session, wait, does(until_due, came_s))
-    check(span, [began_s[0] + 0.01, came_s[1], came_s[2]])
+    check(span, [began_s[0] + 0.01, *came_s[1:]])
 
 
+@undisturbed
 def test_who_waits_for_an_event_is_queued_from_when_the_watchdog_saw_it_set(session: profiler.Session) -> None:
     came_s: list[float] = []
     event = Event()
@@ -220,10 +242,9 @@ def test_who_waits_for_an_event_is_queued_from_when_the_watchdog_saw_it_set(sess
         stall()
 
     span = kept_waiting(session, event.wait, after_the_poll)
-    assert NEARLY_S / 2 < span.queued_s <= span.started_s + span.total_s - came_s[0]
-    assert span.blamed is not None
-    ((record, cost_s),) = span.blamed
-    assert cost_s <= record.end_s - came_s[0]
+    assert span.queued_s <= span.started_s + span.total_s - came_s[0]
+    found(span.queued_s >= NEARLY_S / 2)
+    check_blame(span, came_s[0], NEARLY_S / 2)
 
 
 @pytest.fixture
@@ -248,6 +269,7 @@ def to_its_end(client: gevent.socket.socket) -> None:
         answer += client.recv(4096)
 
 
+@undisturbed
 def test_a_request_to_another_server_is_queued_from_when_its_last_bytes_came(
     pywsgi: tuple[WSGIServer, list[profiler.Span]],
 ) -> None:
@@ -260,11 +282,11 @@ def test_a_request_to_another_server_is_queued_from_when_its_last_bytes_came(
         gevent.sleep(0.001)
         gevent.spawn(does(lambda: client._sock.send(ask), came_s)).join()
         to_its_end(client)
-    assert spans[0].blamed is None
-    assert came_s[0] <= spans[1].started_s <= came_s[1] + NEARLY_S
-    check(spans[1], came_s)
+    assert came_s[0] <= spans[-1].started_s
+    check(spans[-1], came_s)
 
 
+@undisturbed
 def test_gunicorns_environ_shows_its_socket(
     session: profiler.Session, connection: tuple[gevent.socket.socket, socket.socket]
 ) -> None:
