@@ -53,6 +53,7 @@ cdef class Hook:
     cdef _notable(self, object origin, double now)
     cdef _handed_on(self, object target, Span span)
     cdef Span _whose(self, object one)
+    cdef Span _inherited(self, object one)
     @cython.locals(ready=double)
     cdef _long_poll(self, double now)
     @cython.locals(since=double)

@@ -33,7 +33,7 @@ from greenlet import getcurrent, gettrace, greenlet
 
 from profiler.collector import Collector
 from profiler.convoy import MEMBER
-from profiler.lineage import INHERITED
+from profiler.lineage import INHERITED, LEFT_BEHIND_S
 from profiler.model import Counts, Slice, Span
 from profiler.stalls import Links, Stalls
 from profiler.tracing import Tracing
@@ -311,9 +311,19 @@ class Hook:
         # The request that a greenlet without one of its own works for: its parent waits for it to end.
         span: Span | None = None
         while span is None and one is not None and one is not self._hub:
-            span = self._suspended.get(one) or getattr(one, INHERITED, None)
+            span = self._suspended.get(one) or self._inherited(one)
             one = one.parent
         return span
+
+    def _inherited(self, one: Any) -> Span | None:
+        # What a request has started works for it, but not for ever: then it is nobody's (lineage.py).
+        span: Span | None = getattr(one, INHERITED, None)
+        if span is None or clock() - span.started_s < LEFT_BEHIND_S:
+            return span
+        if span is self._active or span in self._suspended.values():
+            return span
+        setattr(one, INHERITED, None)
+        return None
 
     def working_for(self) -> Span | None:
         """The request that the current greenlet works for."""

@@ -11,8 +11,9 @@
 A child's children are the request's too. Who begins a request of its own works for that.
 The slow slices of a child count as its request's; its time does not: the request waits for it, or does not.
 Of a thread's call only what it does to the hub counts, by holding the GIL: `caller` tells whose call a thread ran.
-Limits: a bare `loop.run_callback(...)` or timer tells nobody who asked for it, so what it runs is the hub's; a greenlet
-that outlives its request, as a keeper that the first request started, works for it for ever.
+A greenlet that outlives its request works for it until `LEFT_BEHIND_S` after the request's start, and then for nobody:
+what goes on after that, as a keeper that the first request started, is not a request's work.
+Limits: a bare `loop.run_callback(...)` or timer tells nobody who asked for it, so what it runs is the hub's.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from profiler.model import Span
 
 INHERITED = "_profiler_span"  # the attribute by which a greenlet knows the request it works for
+LEFT_BEHIND_S = 30.0  # longer than what is done after an answer takes, and than clients wait for one, as a rule
 
 _FACTORIES = ("TrackedRawGreenlet", "RawGreenlet")  # what spawn_raw makes, with and without GEVENT_TRACK_GREENLET_TREE
 

@@ -17,6 +17,7 @@ from gevent.pool import Pool
 from gevent.threadpool import ThreadPool
 
 import profiler
+from profiler.lineage import LEFT_BEHIND_S
 from profiler.model import Slice
 from profiler.stalls import Stalls
 from profiler.wsgi import Middleware
@@ -225,6 +226,41 @@ def test_a_child_with_a_request_of_its_own_works_for_that(session: profiler.Sess
 
     in_request(session, lambda: gevent.spawn(job).join())
     assert stalled.spans() == 2 * children
+
+
+def test_what_a_request_left_behind_long_ago_is_nobodys(session: profiler.Session, stalled: Stalled) -> None:
+    go_on = [Event(), Event(), Event()]
+
+    def keeper() -> None:
+        for event in go_on:
+            event.wait()
+            gevent.spawn(stall).join()
+
+    def work() -> None:
+        gevent.spawn(keeper)
+        gevent.sleep(0)
+        if waits:
+            waits.pop().wait()
+
+    def stalls_again(number: int) -> None:
+        go_on[number].set()
+        gevent.sleep(0.001)
+        while len(stalled.spans()) <= number:
+            gevent.sleep(0.001)
+
+    open_ended = Event()
+    waits = [open_ended]
+    request = gevent.spawn(in_request, session, work)
+    gevent.sleep(0)
+    stalls_again(0)
+    (span,) = stalled.spans()
+    assert span is not None
+    span.started_s -= LEFT_BEHIND_S
+    stalls_again(1)
+    open_ended.set()
+    request.join()
+    stalls_again(2)
+    assert stalled.spans() == [span, span, None], "as long as the request goes on"
 
 
 def test_a_request_that_another_switches_to_keeps_its_own_work(session: profiler.Session, stalled: Stalled) -> None:
