@@ -31,9 +31,14 @@ ASK = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @pytest.fixture
-def spans(tmp_path: Path, serve: Serve) -> Iterator[tuple[Live, list[Span]]]:
+def observer(tmp_path: Path) -> Iterator[profiling.SpanObserver]:
+    yield profiling.start(str(tmp_path), 10.0, {})
+    profiling.stop()
+
+
+@pytest.fixture
+def spans(observer: profiling.SpanObserver, serve: Serve) -> tuple[Live, list[Span]]:
     """A server that is profiled, and the spans of its requests."""
-    observer = profiling.start(str(tmp_path), 10.0, {})
     noted: list[Span] = []
 
     def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -43,8 +48,7 @@ def spans(tmp_path: Path, serve: Serve) -> Iterator[tuple[Live, list[Span]]]:
 
     live = serve(application, observer=observer)
     profiling.follow(live.server)
-    yield live, noted
-    profiling.stop()
+    return live, noted
 
 
 def stalling(act: Callable[[], object], until: Callable[[], object] = lambda: True) -> tuple[float, float, float]:
@@ -143,13 +147,15 @@ def test_of_pipelined_requests_none_is_ready_before_it_came(spans: tuple[Live, l
 
 
 @undisturbed
-def test_on_a_unix_socket_from_when_the_watchdog_saw_it(spans: tuple[Live, list[Span]], tmp_path: Path) -> None:
+def test_on_a_unix_socket_from_when_the_watchdog_saw_it(
+    spans: tuple[Live, list[Span]], observer: profiling.SpanObserver, tmp_path: Path
+) -> None:
     tcp, noted = spans
     path = str(tmp_path / f"{len(noted)}")
     listener = gevent.socket.socket(gevent.socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
-    server = WSGIServer(listener, tcp.server.application, observer=tcp.server.observer)
+    server = WSGIServer(listener, tcp.server.application, observer=observer)
     server.start()
     profiling.follow(server)
     try:
