@@ -121,6 +121,14 @@ def test_the_report_that_it_names_shows_the_requests(first_start: Serving) -> No
     assert path.rpartition("/")[0] in report.stdout, report.stdout
 
 
+def test_the_live_view_that_it_names_shows_both_workers(first_start: Serving) -> None:
+    command = announced(first_start.server.log(), "live") + " --once"
+    where = first_start.server.log_path.parent
+    shown = subprocess.run(command, shell=True, cwd=where, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count(" ready ") == 2, shown.stdout
+
+
 def test_ctrl_c_ends_it_cleanly_and_the_second_start_is_quick(checkout: Path, first_start: Serving) -> None:
     assert first_start.press_ctrl_c() in {0, 130}
     assert "Traceback" not in first_start.server.log()
