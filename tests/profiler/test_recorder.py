@@ -125,6 +125,21 @@ def test_counting_those_without_room_takes_bounded_memory() -> None:
         assert len(recorder._crowded_out) <= MAX_CROWDED_OUT
 
 
+def test_a_span_serves_another_request_only_if_nobody_has_it() -> None:
+    recorder = Recorder()
+    recorder.batch += [finished(running_ms=10) for _ in range(SLOWEST)]  # which are kept
+    recorder.fold()
+    recorder.spare.clear()
+    held = finished(request_id="held", running_ms=0.001)
+    failed = finished(request_id="failed", running_ms=0.001)
+    failed.error = True
+    recorder.batch += [finished(request_id="free", running_ms=0.001), held, failed]
+    recorder.unusual.append(failed)
+    del failed
+    recorder.fold()
+    assert [span.request_id for span in recorder.spare] == ["free"]
+
+
 def test_the_slowest_requests_are_kept_whatever_their_order() -> None:
     recorder = Recorder()
     for number in (3, 1, 2, *range(4, 30), 0):
