@@ -47,8 +47,7 @@ _APP_LOAD_ERROR = 4  # gunicorn's exit status for it
 _TICK_S = 0.1  # heartbeat, and how soon a change in another worker or the arbiter's death is noticed
 _LOOK_S = 0.01  # between two looks at whether the last connection is closed
 _HANDSHAKE_S = 0.01  # for handshakes under way when the listeners close; many times the way through a data centre
-# Before idle connections are closed: a request that is on its way still arrives, and busy connections end with an
-# answer that says `Connection: close`; several times the way across a continent.
+# Before idle connections are closed: a request on its way still arrives. Several times the way across a continent.
 _LAST_CALL_S = 0.25
 # At the end of the graceful timeout, for what follows the last request; a short timeout gives `_LAST_SHARE` of itself,
 # in which hooks and closing keep their proportion. The arbiter kills a worker that takes longer.
@@ -274,7 +273,8 @@ class TafeWorker(Worker):
                 refuse_newcomers(server.socket)
             self._quick.wait(_HANDSHAKE_S)
         for server in self._servers:
-            _accept_all(server)
+            if self._accepts:  # else it lacks something, and they are for those that do not
+                _accept_all(server)
             server.close()
         self._wait_for_connections(_LAST_CALL_S)
         for server in self._servers:

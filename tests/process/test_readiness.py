@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -175,6 +177,26 @@ def test_a_reload_while_nothing_is_ready_goes_through_once_the_new_workers_have_
     running.signal(signal.SIGHUP)
     until(lambda: "reloaded" in running.log(), "reloaded")
     until(lambda: not pids & set(running.worker_pids()), "replaced")
+
+
+def test_a_worker_that_lacks_something_leaves_the_queue_to_the_others_when_it_ends(place: Place) -> None:
+    place.touch("there")
+    running = place.serve("--workers", "1", "--start-deadline", "1s")
+    until(lambda: "ready after" in running.log(), "ready")
+    (ready,) = running.worker_pids()
+    (place.directory / "there").unlink()
+    running.signal(signal.SIGHUP)
+    os.kill(ready, signal.SIGSTOP)  # so that who comes now waits in the queue of the listener, which all share
+    try:
+        with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)) as connection:
+            connection.request("GET", "/")
+            until(lambda: "not ready after 1 s" in running.log(), "given up")
+            until(lambda: running.worker_pids() == [ready], "the other has ended")
+            os.kill(ready, signal.SIGCONT)
+            answer = connection.getresponse()
+            assert (answer.status, int(answer.read())) == (200, ready)
+    finally:
+        os.kill(ready, signal.SIGCONT)
 
 
 def test_a_reload_does_not_give_up_ready_workers_for_ones_that_lack_something(place: Place) -> None:
