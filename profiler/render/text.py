@@ -95,11 +95,16 @@ def _is_rest(site: dict[str, Any]) -> bool:
 def _sites(report: dict[str, Any], width: int, *, everything: bool) -> list[str]:
     listed = _listed(report)
     lines = []
-    for rank, site in enumerate(listed if everything else listed[:TOP_SITES], 1):  # the report's counts innocent ones
+    for rank, site in enumerate(listed if everything else _worst(listed), 1):  # the report's counts innocent ones
         lines += _site(rank, site, width)
         if everything:
             lines += behind(site)
     return lines or ["  none"]
+
+
+def _worst(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For the screen: what nobody saw the line of cannot be acted on, so it comes after what can."""
+    return sorted(listed, key=lambda site: not site["file"])[:TOP_SITES]
 
 
 def _site(rank: int, site: dict[str, Any], width: int) -> list[str]:
@@ -190,7 +195,9 @@ def _all_of(sites: list[dict[str, Any]]) -> str:
 
 def _further(report: dict[str, Any]) -> str:
     """What of the sites is not on the screen; "" if they all are."""
-    further = _listed(report)[TOP_SITES:]
+    listed = _listed(report)
+    worst = _worst(listed)
+    further = [site for site in listed if site not in worst]
     rest = [site for site in report["sites"] if _is_rest(site) and not site["innocent"]]
     if not further and not rest:
         return ""

@@ -50,7 +50,7 @@ def check(shown: str, report: dict[str, Any]) -> None:
     lines = shown.splitlines()
     assert len(lines) <= LINES
     assert max(map(len, lines)) <= COLUMNS
-    guilty = [site for site in report["sites"] if not site["innocent"]]
+    guilty = sorted((site for site in report["sites"] if not site["innocent"]), key=lambda site: not site["file"])
     sites = read(shown)
     assert len(sites) == 5
     for told, site in zip(sites, guilty, strict=False):
