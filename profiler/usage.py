@@ -30,7 +30,7 @@ STOLEN_STEP_S = 1 / _TICKS_A_SECOND
 
 AWAY_S = 0.002  # late without a reason: timers are late by 0.1 ms, and by 1 ms where a processor sleeps deeply
 MOST_AWAY_S = 0.25  # longer, and the machine or the process was stopped: nothing that comes back soon
-AWAY_FOR_S = 3.0  # so long it is remembered: what takes CPUs away is other work, which comes in spells
+AWAY_FOR_S = 10.0  # so long it is remembered: what takes CPUs away is other work, which comes in spells
 
 
 class Usage(NamedTuple):

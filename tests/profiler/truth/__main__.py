@@ -43,7 +43,7 @@ from tests.profiler.truth.disturbed import Machine, without_a_cpu_s  # noqa: E40
 STALL_MS = 30
 EVERY_S = 0.002
 UNDISTURBED_S = 0.003  # without a CPU, of a visit: a third of the threshold
-CALM_S = 3.0  # so long no CPU has been away: until then the profiler distrusts what an absence would explain
+CALM_S = 10.0  # so long no CPU has been away: until then the profiler distrusts what an absence would explain
 TRIES = 3
 BURN = "import os\nwhile os.getppid() == {}: sum(range(10000))"
 PATIENCE_S = 30.0
