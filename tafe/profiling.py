@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import profiler
+import tafe
 from profiler import why_interpreted
 from profiler.render.calls import FORMATS as FUNCTION_FORMATS
 from profiler.report import FORMATS as REPORT_FORMATS
@@ -61,7 +62,7 @@ def start(directory: str, slow_slice_ms: float, objectives_ms: Mapping[str, floa
         _session = profiler.install(
             directory,
             slow_slice_ms=slow_slice_ms,
-            library_prefixes=[str(Path(__file__).parent)],
+            library_prefixes=[str(Path(tafe.__file__).parent)],  # this module itself may be a compiled one, elsewhere
             objectives=objectives_ms,
             remedies=REMEDIES,
         )
