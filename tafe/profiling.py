@@ -16,6 +16,7 @@ import profiler
 import tafe
 from profiler import why_interpreted
 from profiler.render.calls import FORMATS as FUNCTION_FORMATS
+from profiler.render.words import cut, plain
 from profiler.report import FORMATS as REPORT_FORMATS
 from profiler.report import run as run_report
 from profiler.report.advice import Case, advise
@@ -177,8 +178,10 @@ __all__ = [
     "SpanObserver",
     "advice",
     "bounds_s",
+    "cut",
     "figures",
     "follow",
+    "plain",
     "record_functions",
     "report",
     "shown_functions",

@@ -32,7 +32,7 @@ def _columns(character: str) -> int:
 
 def cut(text: str, width: int) -> str:
     """Its beginning, if it takes more columns than that."""
-    return text if columns(text) <= width else _first(text, width - len(_GAP)) + _GAP
+    return text if columns(text) <= width else _first(text, width - len(_GAP)) + _GAP[:width]
 
 
 def cut_path(path: str, width: int) -> str:

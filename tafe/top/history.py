@@ -109,7 +109,7 @@ class History:
         return Worker(
             str(worker["worker"]),
             pid,
-            worker["state"],
+            str(worker["state"]),
             self._rate(worker),
             quantile(bounds, change.duration, 0.5) if change else None,
             quantile(bounds, change.duration, 0.99) if change else None,

@@ -1,9 +1,13 @@
-"""A screen's lines, for any width and height. Pure."""
+"""A screen's lines, for any width and height. Pure.
+
+Routes and lines come from strangers: nothing that would move the cursor gets through, and widths are columns.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tafe.profiling import cut, plain
 from tafe.top.history import Now, Worker
 
 PLAIN: Mapping[str, str] = {}
@@ -13,12 +17,12 @@ _BUSY = 0.8  # a hub with less than a fifth of its time left queues its requests
 
 
 def draw(address: str, now: Now, clock: str, columns: int, rows: int, style: Mapping[str, str] = PLAIN) -> list[str]:
-    """At most `rows` lines of at most `columns` characters, what `style` adds not counted: bold, alarm, end."""
+    """At most `rows` lines of at most `columns` columns, what `style` adds not counted: bold, alarm, end."""
     living = f"{len(now.workers)} worker{'' if len(now.workers) == 1 else 's'}"
     lines = [("bold", f"tafe top   {address}   {living}   {clock}"), ("", "")]
     lines.append(("bold", _row(_HEADINGS)))
     room = max(rows - len(lines) - 1, 0)  # for workers, below which is their sum
-    shown = now.workers if len(now.workers) <= room else _worst_first(now.workers)[: max(room - 1, 0)]
+    shown = _that_fit(now.workers, room)
     for worker in shown:
         alarm = bool(worker.stuck) or (worker.busy or 0) > _BUSY
         lines.append(("alarm" if alarm else "", _row(_cells(worker))))
@@ -28,7 +32,7 @@ def draw(address: str, now: Now, clock: str, columns: int, rows: int, style: Map
         lines.append(("", f"       and {len(now.workers) - len(shown)} more"))
     lines.append(("bold", _row(_cells(now.total))))
     lines += [("", ""), *_sites(now)]
-    return [_styled(kind, text[:columns], style) for kind, text in lines[:rows]]
+    return [_styled(kind, cut(plain(text), columns), style) for kind, text in lines[:rows]]
 
 
 def _sites(now: Now) -> list[tuple[str, str]]:
@@ -40,6 +44,24 @@ def _sites(now: Now) -> list[tuple[str, str]]:
     for one in now.sites:
         lines.append(("", f"{one.harm_s * 1000:9.1f}{one.stalls:8.0f}{one.victims:9.0f}   {one.site}   [{one.cause}]"))
     return lines
+
+
+def _that_fit(workers: list[Worker], room: int) -> list[Worker]:
+    """All, or the worst of them, with a line left to count the rest."""
+    if sum(map(_height, workers)) <= room:
+        return workers
+    fitting = []
+    room -= 1
+    for worker in _worst_first(workers):
+        room -= _height(worker)
+        if room < 0:
+            break
+        fitting.append(worker)
+    return fitting
+
+
+def _height(worker: Worker) -> int:
+    return 2 if worker.stuck else 1
 
 
 def _worst_first(workers: list[Worker]) -> list[Worker]:

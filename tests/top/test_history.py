@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from profiler.render.words import columns as columns_of
 from tafe.top.history import WINDOW_S, History, Now, Site, Worker, quantile
 from tafe.top.screen import draw
 
@@ -91,6 +92,15 @@ def test_the_worst_lines_are_those_of_the_last_ten_seconds_by_harm() -> None:
     assert now.window_s == WINDOW_S
 
 
+def test_a_line_that_harms_more_is_above_one_that_keeps_the_hub_for_longer() -> None:
+    history = History()
+    history.add(answer(worker(1, 0)), 0.0)
+    harmless, harmful = site("z.py:1 f", 0.5, stall_s=9.0), site("a.py:1 f", 2.0, stall_s=0.1)
+    equal = site("y.py:1 f", 0.5, stall_s=10.0)
+    now = history.add(answer(worker(2, 0), sites=[harmless, harmful, equal]), 1.0)
+    assert [one.site for one in now.sites] == ["a.py:1 f", "y.py:1 f", "z.py:1 f"]
+
+
 @pytest.mark.parametrize(
     ("counts", "share", "expected"),
     [
@@ -136,6 +146,30 @@ def test_it_fits_any_size(columns: int, rows: int) -> None:
     lines = draw("http://127.0.0.1:9102", now_of([row(n) for n in range(1, 51)], 30), "12:00:00", columns, rows)
     assert len(lines) <= rows
     assert max(map(len, lines)) <= columns
+
+
+HOSTILE = "stuck for 9.0 s at a.py:7 f (GET /\x1b[2J\x1b]0;pwn\x07\n\r\x9b31m\u202e" + "漢字" * 20 + ")"
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 40, 61, 200])
+def test_what_a_client_sends_moves_no_cursor_and_takes_no_more_columns_than_there_are(columns: int) -> None:
+    now = now_of([row(1, stuck=HOSTILE)._replace(state="\x1b[7m")])
+    now = now._replace(sites=[Site("\x1b[2Jb.py:1 漢字漢字", "\x07", 1.0, 1, 1)])
+    lines = draw("http://\x1b[2J", now, "12:00:00", columns, 40)
+    assert len(lines) == 9
+    assert all(line.isprintable() for line in lines)
+    assert max(map(columns_of, lines)) <= columns
+    assert columns < 200 or "GET /?[2J?]0;pwn????31m?漢字" in lines[4]
+
+
+@pytest.mark.parametrize("rows", range(5, 14))
+def test_a_worker_that_is_stuck_takes_two_lines_and_the_sum_is_shown_all_the_same(rows: int) -> None:
+    lines = draw("x", now_of([row(n, stuck="stuck" if n < 4 else "") for n in range(1, 6)]), "", 100, rows)
+    assert len(lines) <= rows
+    assert any(line.startswith("all ") for line in lines)
+    shown = sum(line[:1].isdigit() for line in lines)
+    assert shown == {5: 0, 6: 0, 7: 1, 8: 1, 9: 2, 10: 2, 11: 3, 12: 5, 13: 5}[rows]
+    assert (f"and {5 - shown} more" in "\n".join(lines)) == (shown < 5)
 
 
 def test_where_workers_do_not_fit_the_worst_are_shown_and_the_rest_counted() -> None:
