@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from profiler.report.calls import SOME_CALL, Call, call_in, searched_in
+from profiler.report.calls import SOME_CALL, Call, call_in, searched_in, without_ours
 
 LONGEST = 94  # a report's line of 100 columns, less what stands before it
 
@@ -38,11 +38,10 @@ _YIELD = "gevent.sleep(0.0001) every few hundred rounds (sleep(0) seldom polls)"
 _PROCESS = "in a process (gevent.subprocess)"
 
 _TABLE: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("blocking", ("usleep(", "nanosleep("), "C code sleeps (use CDLL, PyDLL keeps the GIL): {thread}"),
+    ("blocking", ("usleep(", "nanosleep("), "C code sleeps (use CDLL, not PyDLL): {thread}"),
     ("blocking", ("sleep(",), "unpatched: gevent.sleep({args}), or {patch}"),
     ("blocking", ("select(", ".poll("), "it waits in the system's select or poll: {patch}"),
     ("blocking", ("os.system(",), "os.system never yields: gevent.subprocess.call({args}, shell=True)"),
-    ("blocking", ("os.popen(",), "os.popen never yields: gevent.subprocess.check_output({args}, shell=True)"),
     (
         "blocking",
         ("subprocess", "popen", "waitpid", ".communicate("),
@@ -57,7 +56,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "blocking",
         (".execute(", "executemany(", ".commit(", ".fetchone(", ".fetchall("),
-        "a driver in C: one in Python, as PyMySQL; or {thread}",
+        "a driver in C: PyMySQL is in Python; or {thread}",
     ),
     (
         "blocking",
@@ -189,7 +188,9 @@ class Case(NamedTuple):
 def advise(case: Case) -> str:
     """What to do; "" for a cause without a row."""
     text, words = _row(case)
-    call = None if words is None else call_in(case.source, words) or call_in(case.source, _ANY)
+    call = None if words is None else call_in(case.source, words)
+    if call is None and words is not None and "{args}" not in text:  # which are those of a call that was looked for
+        call = call_in(case.source, _ANY)
     call = call or SOME_CALL
     made = ""
     for shown in (call, call.without_arguments(), SOME_CALL):
@@ -212,6 +213,7 @@ def _row(case: Case) -> tuple[str, tuple[str, ...] | None]:
         if cause == row_cause and any(part in frame for frame in stack):
             return advice, _ANY if case.function in _HANDS_ON else None
     # The line itself first, then the callees, which are the innermost end of the stack.
+    source = without_ours(source)
     for text in (source, "\n".join(stack[-3:])):
         lowered = text.lower()
         for row_cause, words, advice in _TABLE:
@@ -245,11 +247,11 @@ def _filled(text: str, call: Call, case: Case) -> str:
     """The advice with this call in it."""
     values = {
         "args": call.arguments,
-        "name": call.name,
+        "name": "call" if call is SOME_CALL else call.name,
         "patch": _patch(call, case),
         "within": _short(searched_in(case.source), "it"),
-        "stem": _short(os.path.basename(case.file).partition(".")[0], "it"),
-        "function": _short(case.function, "f"),
+        "stem": _identifier(os.path.basename(case.file).partition(".")[0], "it"),
+        "function": _identifier(case.function, "f"),
     }
     for name, with_gevent in _REMEDIES.items():  # {} in one is the call, {thread} in a later one is the first
         remedy = case.remedies.get(name, with_gevent)
@@ -259,6 +261,11 @@ def _filled(text: str, call: Call, case: Case) -> str:
 
 def _short(name: str, otherwise: str) -> str:
     return name if 0 < len(name) <= LONGEST_NAME else otherwise
+
+
+def _identifier(name: str, otherwise: str) -> str:
+    """One that can be typed: `<lambda>` and the name of many a script cannot."""
+    return _short(name, otherwise) if name.isidentifier() else otherwise
 
 
 def _patch(call: Call, case: Case) -> str:

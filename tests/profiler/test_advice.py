@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,8 @@ ADVICE = {
     "select": f"it waits in the system's select or poll: {LATE.format('_native_select')}",
     "lock": "not gevent's lock: gevent.lock.BoundedSemaphore(), or gevent.monkey.patch_all() first of all",
     "dns": f"an unpatched look-up: keep the address, or {LATE.format('_native_getaddrinfo')}",
-    "usleep": "C code sleeps (use CDLL, PyDLL keeps the GIL): tafe.offload(_libc.usleep, ms * 1000)",
-    "usleep_with_gil": "C code sleeps (use CDLL, PyDLL keeps the GIL): tafe.offload(_libc_with_gil.usleep, ms * 1000)",
+    "usleep": "C code sleeps (use CDLL, not PyDLL): tafe.offload(_libc.usleep, ms * 1000)",
+    "usleep_with_gil": "C code sleeps (use CDLL, not PyDLL): tafe.offload(_libc_with_gil.usleep, ms * 1000)",
     "system": "os.system never yields: gevent.subprocess.call(f'sleep {ms / 1000}', shell=True)",
     "subprocess": "a pipe or file does not yield: gevent.os.tp_read(reader, 1)",
     "pipe": "a pipe or file does not yield: gevent.os.tp_read(reader, 1)",
@@ -34,7 +36,7 @@ ADVICE = {
     "sqlite": "SQLite's lock: tafe.Database, whose threads wait for you",
     "fsync": "the disk: sync once for many writes, tafe.offload(os.fsync, file.fileno())",
     "open": "files do not yield: tafe.offload(os.open, path, os.O_RDONLY)",
-    "logging": "a log handler waits: in its emit tafe.offload(os.write, ...)",
+    "logging": "a log handler waits: in its emit tafe.offload(lambda: os.write(...))",
     "regex": "the pattern backtracks: no repeat in a repeat, as (a+)+; bound the text, len(text) < 1000",
     "in_list": "`in` looks through all of haystack: make that a set or a dict, once",
     "power": "so many digits keep the GIL: fewer digits, or in a process (gevent.subprocess)",
@@ -48,7 +50,7 @@ ADVICE = {
     "recursion": "it calls itself: keep results (functools.cache), or gevent.sleep(0.0001) at some depth",
     "deepcopy": "copy.deepcopy walks every object: copy what changes, share what does not",
     "json_indent": "json.dump and indent= encode in Python: json.dumps without indent=, or orjson.dumps",
-    "callback": "C code: give it less, or (GIL released) tafe.offload(_libc.qsort, ...)",
+    "callback": "C code: give it less, or (GIL released) tafe.offload(lambda: _libc.qsort(...))",
     "sort_key": COMPREHENSION,
     "import": "loaded while requests run: import slow_import at the top of the file that needs it",
     "gc_collect": "leave gc.collect() out: after loading, gc.freeze() makes automatic collections short",
@@ -150,20 +152,109 @@ def test_every_cause_has_advice_with_and_without_a_line() -> None:
         (
             "log.warning('late')",
             ["/srv/app.py:7 handler", "/usr/lib/python3.11/logging/__init__.py:1114 emit"],
-            "a log handler waits: in its emit gevent.get_hub().threadpool.spawn(f, ...).get()",
+            "a log handler waits: in its emit gevent.get_hub().threadpool.spawn(the_call, ...).get()",
         ),
         ("with self._lock:", [], "not gevent's lock: gevent.lock.BoundedSemaphore(), or "),
-        ("rows = cursor.fetchall()", [], "a driver in C: one in Python, as PyMySQL; or gevent.get_hub()"),
+        ("rows = cursor.fetchall()", [], "a driver in C: PyMySQL is in Python; or gevent.get_hub()"),
         ("subprocess.run(command)", [], "a process is waited for: gevent.subprocess, or "),
         ("for row in open(path):", [], "files do not yield: gevent.get_hub().threadpool.spawn(open, path).get()"),
-        ("frob(one(a), two(b))", [], "it waits and does not yield: gevent.get_hub().threadpool.spawn(frob, ...).get()"),
+        (
+            "frob(one(a), two(b))",
+            [],
+            "it waits and does not yield: gevent.get_hub().threadpool.spawn(lambda: frob(...)).get()",
+        ),
+        ("frob(len(a))", [], "it waits and does not yield: gevent.get_hub().threadpool.spawn(frob, len(a)).get()"),
         ("frob(", [], "it waits and does not yield: gevent.get_hub().threadpool.spawn(frob, ...).get()"),
-        ("x = y", [], "it waits and does not yield: gevent.get_hub().threadpool.spawn(f, ...).get()"),
+        ("x = y", [], "it waits and does not yield: gevent.get_hub().threadpool.spawn(the_call, ...).get()"),
     ],
 )
 def test_waiting_is_told_by_the_line_and_by_what_it_called(source: str, stack: list[str], expected: str) -> None:
     place = ("/srv/app.py", 7, "handler")
     assert advise(Case("blocking", source, stack or ["/srv/app.py:7 handler"], *place)).startswith(expected)
+
+
+THREAD = "tafe.offload("
+PATCH = "gevent.monkey.patch_all() first of all"
+TYPED = [
+    ("blocking", "text = os.popen(cmd).read()", f"a process is waited for: gevent.subprocess, or {PATCH}"),
+    (
+        "blocking",
+        "status = os.system(cmd).bit_length()",
+        "os.system never yields: gevent.subprocess.call(cmd, shell=True)",
+    ),
+    (
+        "native",
+        "hashlib.sha256(d).hexdigest()",
+        f"hashing needs no GIL: {THREAD}lambda: hashlib.sha256(d).hexdigest())",
+    ),
+    (
+        "native",
+        "x = hashlib.pbkdf2_hmac('sha256', word, salt, 100_000).hex()",
+        f"hashing needs no GIL: {THREAD}lambda: hashlib.pbkdf2_hmac(...).hex())",
+    ),
+    ("native", "zlib.compress(data).hex()", f"compression needs no GIL: {THREAD}lambda: zlib.compress(data).hex())"),
+    ("native", "b64encode(zlib.compress(data))", f"compression needs no GIL: {THREAD}zlib.compress, data)"),
+    ("blocking", "open(name).read()", f"files do not yield: {THREAD}lambda: open(name).read())"),
+    ("blocking", 'if p.startswith("/x"): ns(0.05)', f"it waits and does not yield: {THREAD}the_call, ...)"),
+    ("blocking", "x = self.cache.get(k) or lib.fetch(k)", f"it waits and does not yield: {THREAD}the_call, ...)"),
+    ("blocking", "ns(0.03); gevent.sleep(0.01)", f"it waits and does not yield: {THREAD}ns, 0.03)"),
+    ("blocking", "gevent.sleep(0.01)", f"it waits and does not yield: {THREAD}the_call, ...)"),
+    ("blocking", 'print("sleep(", frob(x))', f"unpatched: gevent.sleep(...), or {PATCH}"),
+    ("native", "x = frob(rows(lambda row: row[0])).all()", None),
+    ("native", "sock.makefile().frob((yield x))", f"C code: give it less, or (GIL released) {THREAD}the_call, ...)"),
+]
+
+
+@pytest.mark.parametrize(("cause", "source", "expected"), TYPED)
+def test_what_is_advised_can_be_typed_and_takes_the_slow_call_along(
+    cause: str, source: str, expected: str | None
+) -> None:
+    for remedies in (REMEDIES, {}):
+        advised = advise(Case(cause, source, [], "/srv/app.py", 7, "handler", remedies=remedies))
+        assert len(advised) <= LONGEST
+        assert all(map(parses, code_in(advised))), advised
+        assert not remedies or expected in (None, advised)
+
+
+def test_code_that_cannot_be_typed_would_be_found_in_advice() -> None:
+    assert code_in("one: a.b(c(1)).d(2), or e(x)") == ["a.b(c(1)).d(2)", "e(x)"]
+    assert code_in("as check_output(, shell=True)") == ["check_output(, shell=True)"]
+    assert not parses("check_output(, shell=True)")
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_code_in_the_advice_for_each_stall_of_the_zoo_parses(name: str) -> None:
+    for remedies in (REMEDIES, {}):
+        advised = advise(case_of(name)._replace(remedies=remedies))
+        assert all(map(parses, code_in(advised))), advised
+
+
+def test_a_function_without_a_name_is_not_quoted() -> None:
+    advised = advise(Case("python", "f(x)", [HUB, "/srv/a-b.py:3 <lambda>"], "/srv/a-b.py", 3, "<lambda>"))
+    assert advised.endswith("gevent.spawn(f, ...)")
+    importing = Case("python", "x = 1", ["<frozen importlib._bootstrap>:241 f"], "/srv/a-b.py", 3, "<module>")
+    assert "import it at the top" in advise(importing)
+
+
+def code_in(advised: str) -> list[str]:
+    """The calls in it: from a name that is followed by a parenthesis to the one that closes it, and what follows."""
+    found, end = [], 0
+    while begin := re.compile(r"[A-Za-z_][\w.]*\(").search(advised, end):
+        depth = 0
+        for end, character in enumerate(advised[begin.end() - 1 :], begin.end()):
+            depth += (character == "(") - (character == ")")
+            if not depth and not re.match(r"[.\w]*\(", advised[end:]) and character == ")":
+                break
+        found.append(advised[begin.start() : end])
+    return found
+
+
+def parses(code: str) -> bool:
+    try:
+        ast.parse(code, mode="eval")
+    except SyntaxError:
+        return False
+    return True
 
 
 def test_of_an_unknown_cause_what_the_line_does_is_a_hint() -> None:
@@ -201,9 +292,20 @@ def test_what_a_file_says_of_remedies_is_text_and_nothing_more() -> None:
         ("with open(path) as file:", ["open("], Call("open", "path")),
         ("elif check(x):  # or not", [], Call("check", "x")),
         ("while not lock.acquire(timeout=1):", [".acquire("], Call("lock.acquire", "timeout=1")),
-        ("self.pool.get().run(*args, **kw)", [".run("], Call("self.pool.get().run", "*args, **kw")),
+        (
+            "self.pool.get().run(*args, **kw)",
+            [".run("],
+            Call("self.pool.get().run", "*args, **kw", "self.pool.get().run(*args, **kw)", "self.pool.get().run(...)"),
+        ),
+        ("super().save(row)", [], Call("super().save", "row")),
+        ("rows = pool.get().run(", [], SOME_CALL),
+        ("rows = pool.get().run(", [".run("], SOME_CALL),
+        ("answer = (yield frob)(x)()", [], SOME_CALL),
+        ("x = frob(y := other(z))", [], SOME_CALL),
+        ("frob(other, gevent.spawn(other(x)))", [], SOME_CALL),
+        ("if(ready and frob(x,", [], Call("frob", "...")),
         ("rows = json.loads(", ["json."], Call("json.loads", "...")),
-        ("found = outer(inner(x))", [], Call("outer", "...")),
+        ("found = outer(inner(x))", [], Call("outer", "inner(x)", "outer(inner(x))", "outer(...)")),
         ("return len(x)", [], None),
         ("", [], None),
         (")]}", [], None),
