@@ -30,6 +30,7 @@ from gevent.threadpool import ThreadPool
 from greenlet import getcurrent
 
 from profiler.errors import ProfilerError
+from profiler.private_file import write as write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,9 +100,7 @@ class Recording(NamedTuple):
         """Write it to a file that only its owner may read. ProfilerError if that cannot be written."""
         shown = self.render(format)
         try:
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                os.fchmod(file.fileno(), 0o600)  # it may have been there
-                file.write(shown)
+            write_private(path, shown)
         except OSError as error:
             raise ProfilerError(f"cannot write {os.fspath(path)!r}: {error.strerror}", "name another file") from error
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import http.client
 import os
 import socket
+import stat
+import time
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,6 +19,8 @@ from tafe.values import Address, parse_address
 
 NOTE: Final = "admin"  # the file in a run directory
 _TIMEOUT_S = 5.0  # it answers within milliseconds
+_LONGEST_NOTE_BYTES = 4096  # of the file: a path is not longer
+_LARGEST_BYTES = 1 << 28  # of an answer: the functions of the largest worker take a tenth of it
 START: Final = "tafe serve --admin 127.0.0.1:9102 MODULE:APP"
 
 
@@ -40,10 +44,10 @@ class Admin:
         try:
             connection.request(method, path)
             answer = connection.getresponse()
-            return answer.status, answer.read()
+            return answer.status, _body(answer, time.monotonic() + timeout_s)
         except TimeoutError:
             raise UsageError(f"{self.address} has not answered for {timeout_s:g} s") from None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: no host or path can be so
             reason = getattr(error, "strerror", None) or str(error) or "it is no HTTP server"
             raise UsageError(
                 f"nobody answers at {self.address}: {reason}", set_by=self._set_by, try_=f"start it: {START}"
@@ -72,19 +76,46 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def _body(answer: http.client.HTTPResponse, end_s: float) -> bytes:
+    """In pieces, as something that is no admin process may send without end."""
+    pieces = []
+    left = _LARGEST_BYTES
+    while piece := answer.read1(1 << 16):
+        pieces.append(piece)
+        left -= len(piece)
+        if left < 0:
+            raise http.client.HTTPException(f"its answer is longer than {_LARGEST_BYTES >> 20} MiB")
+        if time.monotonic() > end_s:
+            raise TimeoutError
+    if answer.length:  # which `read1` does not complain about
+        raise http.client.IncompleteRead(b"", answer.length)
+    return b"".join(pieces)
+
+
+def _noted(path: str) -> str:
+    """The text of the file. OSError if it is none, ValueError if it holds something else."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError("is no regular file")
+        return file.read(_LONGEST_NOTE_BYTES).decode()
+
+
 def _address_of(where: str) -> Address:
     if os.path.isdir(where):
+        note = os.path.join(where, NOTE)
         try:
-            with open(os.path.join(where, NOTE), encoding="utf-8") as file:
-                where = file.read()
+            where = _noted(note)
+        except ValueError:
+            raise UsageError(f"{note} holds no address", try_=START) from None
         except OSError:
             raise UsageError(
                 f"no server that can be asked runs with the run directory {where}",
                 allowed="the run directory of a server with --admin, or its admin address",
                 try_=START,
             ) from None
-    text = urlsplit(where).netloc if where.startswith("http://") else where
     try:
+        text = urlsplit(where).netloc if where.startswith("http://") else where
         address = parse_address(text)
     except ValueError as error:
         raise UsageError(

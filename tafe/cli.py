@@ -9,9 +9,11 @@ Options of `serve` and `config` are made from the settings table. Nothing heavy 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -148,7 +150,8 @@ def report(
             raise UsageError(f"{path!r} is a file", allowed="directories", try_=f"tafe report {folder}")
     from tafe import profiling
 
-    return profiling.report(list(directories), format_, output, since, allow, everything=everything)
+    run = partial(profiling.report, list(directories), format_, output, since, allow, everything=everything)
+    return _printing(run) if output is None else run()
 
 
 @cli.command()
@@ -209,7 +212,8 @@ def profile(where: str, worker: int | None, seconds: float, clock: str, format_:
     """
     from tafe import commands
 
-    return commands.profile(where, worker, seconds, clock, format_, output)
+    run = partial(commands.profile, where, worker, seconds, clock, format_, output)
+    return _printing(run) if output is None else run()
 
 
 @cli.command()
@@ -222,7 +226,29 @@ def top(where: str, once: bool) -> int:
     """
     from tafe.top import run
 
-    return run(where, once=once)
+    return _printing(partial(run, where, once=once))
+
+
+class _NotPrinted(UsageError):
+    exit_status = 1
+
+
+def _printing(run: Callable[[], int]) -> int:
+    """Its exit status; or say what keeps it from writing to standard output."""
+    if sys.stdout is None:
+        raise _NotPrinted("standard output is closed", try_="redirect it to a file or to a program")
+    try:
+        status = run()
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EPIPE):
+            raise
+        with open(os.devnull, "w") as nowhere:  # where the interpreter's own flush, at its end, is not noticed
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:  # there, whoever reads has seen enough
+            raise _NotPrinted(f"cannot write to standard output: {error.strerror}") from None
+        return 0
+    return status
 
 
 def _make_writable(resolved: Resolved) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import profiler
 import tafe
 from profiler import why_interpreted
+from profiler.private_file import write as write_private
 from profiler.render.calls import FORMATS as FUNCTION_FORMATS
 from profiler.render.words import cut, plain
 from profiler.report import FORMATS as REPORT_FORMATS
@@ -190,4 +191,5 @@ __all__ = [
     "start",
     "stop",
     "why_interpreted",
+    "write_private",
 ]

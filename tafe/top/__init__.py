@@ -22,6 +22,8 @@ from tafe.top.terminal import UNBOUNDED, Terminal, styles
 _EVERY_S = 1.0  # as often as a worker publishes
 _ONCE_S = 3.0  # until each worker has published twice, or never will
 _POLL_S = 0.25
+# What an answer that somebody else gives leads to.
+_OF_ANOTHER_SHAPE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def run(where: str, *, once: bool) -> int:
@@ -49,10 +51,8 @@ def _drawn(admin: Admin, now: Now, columns: int, rows: int) -> list[str]:
 
 
 def _look(admin: Admin, history: History) -> Now:
+    told = admin.get("/figures")
     try:
-        told = json.loads(admin.get("/figures"))
-    except ValueError:
-        told = None
-    if not isinstance(told, dict) or not {"bounds_s", "workers", "sites"} <= told.keys():
-        raise UsageError(f"{admin.address} is not the admin address of a tafe server", try_=START)
-    return history.add(told, time.monotonic())
+        return history.add(json.loads(told), time.monotonic())
+    except _OF_ANOTHER_SHAPE:
+        raise UsageError(f"{admin.address} is not the admin address of a tafe server", try_=START) from None
