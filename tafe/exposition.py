@@ -43,7 +43,8 @@ COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
         ("site", "cause"), "Slices over the threshold by the line that did not yield; (the machine) is nobody's fault"),
     "tafe_stall_seconds_total": (("site", "cause"), "Time that this line has held the hub"),
     "tafe_stall_harm_seconds_total": (("site", "cause"), "Time that ready requests were queued behind this line"),
-    "tafe_stall_victims_total": (("site", "cause"), "Requests that were queued behind this line"),
+    "tafe_stall_victims_total": (
+        ("site", "cause"), "Times that a ready request was queued behind this line; once a slice and request"),
     "tafe_route_stalls_total": (("route",), "Slices over the threshold by the route of the request that had the hub"),
     "tafe_route_stall_seconds_total": (("route",), "Time that requests of this route have held the hub in such slices"),
     "tafe_route_harm_seconds_total": (("route",), "Time that ready requests were queued behind requests of this route"),

@@ -71,7 +71,8 @@ def _head(report: dict[str, Any]) -> list[str]:
     shown += [f'<p class="warning">{_text(line)}</p>' for line in warnings(report)]
     return [
         *shown,
-        '<p class="dim">Times in ms. Harm is the delay that a line gave to other requests, its victims.</p>',
+        '<p class="dim">Times in ms. Harm is the delay that a line gave to other requests.</p>',
+        '<p class="dim">Delays: how often it did so, once for each slice and request.</p>',
     ]
 
 
@@ -80,7 +81,7 @@ def _sites(sites: Sequence[dict[str, Any]], until: str) -> list[str]:
         return ["<p>None.</p>"]
     most = max(site["harm_ms"] for site in sites)
     heads = ("#", "Line, and what to do", "Cause")
-    numbers = ("Harm", "Victims", "Times", "Busy in all", "p50", "p99", "Longest")
+    numbers = ("Harm", "Delays", "Times", "Busy in all", "p50", "p99", "Longest")
     return _table(heads, numbers, (_site(site, most, until) for site in sites))
 
 

@@ -134,7 +134,7 @@ def _place(rank: int, site: dict[str, Any], width: int) -> list[str]:
     begin = f"{rank}. "
     harm = "   delayed nobody"
     if site["victims"]:
-        harm = f"   delayed {many(site['victims'], 'request')} by {milliseconds(site['harm_ms'])}"
+        harm = f"   {_delayed(site['victims'])}: {milliseconds(site['harm_ms'])}"
     whole = "a line nobody saw, as it ended too soon"
     shortest = whole
     if site["file"]:
@@ -148,6 +148,11 @@ def _place(rank: int, site: dict[str, Any], width: int) -> list[str]:
         if columns(head + harm) <= width:
             return [head + harm]
     return [*wrap(f"{where} [{why}]", begin, "   ", width), harm]
+
+
+def _delayed(times: int) -> str:
+    """A request counts once for each slice that delayed it: how many requests that were is not known."""
+    return "delayed a request" if times == 1 else f"delayed requests {times:,}x"
 
 
 def _why(site: dict[str, Any]) -> str:
@@ -178,9 +183,12 @@ def _innocent(report: dict[str, Any], width: int) -> list[str]:
         return []
     told = "not to blame: "
     if starved:
-        told += f"{_all_of(starved)} without a free CPU" + ("; " if behind_threads else ": fewer workers, or more CPUs")
+        without = f"{_all_of(starved, 'starved')} without a CPU"
+        slices = many(sum(site["count"] for site in starved), "slice")
+        only = f"{slices} slow only because of {without}: fewer workers, or more CPUs"
+        told += f"{without}; " if behind_threads else only  # there is a line for it
     if behind_threads:
-        told += f"{_all_of(behind_threads)} behind a thread's GIL"
+        told += f"{_all_of(behind_threads, 'gil')} behind a thread's GIL"
         seen = next((site for site in behind_threads if site["file"]), None)
         if seen:
             after = f":{seen['line']} in {seen['function']}"
@@ -189,8 +197,10 @@ def _innocent(report: dict[str, Any], width: int) -> list[str]:
     return wrap(plain(told), "", "  ", width)
 
 
-def _all_of(sites: list[dict[str, Any]]) -> str:
-    return milliseconds(sum(site["busy_ms"]["total"] for site in sites))
+def _all_of(sites: list[dict[str, Any]], cause: str) -> str:
+    """Of their time what is of this cause; all of it where that was not divided, as in older files."""
+    wholes = [site["busy_ms"]["total"] for site in sites]
+    return milliseconds(sum(min(site["split_ms"].get(cause) or ms, ms) for site, ms in zip(sites, wholes, strict=True)))
 
 
 def _further(report: dict[str, Any]) -> str:

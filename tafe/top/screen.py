@@ -39,7 +39,7 @@ def _sites(now: Now) -> list[tuple[str, str]]:
     lately = f"in the last {max(now.window_s, 1.0):.0f} s"
     if not now.sites:
         return [("", f"no line has kept a hub {lately}")]
-    heading = f"{'harm ms':>9}{'stalls':>8}{'victims':>9}   lines that kept a hub {lately}"
+    heading = f"{'harm ms':>9}{'stalls':>8}{'delays':>9}   lines that kept a hub {lately}"
     lines = [("bold", heading)]
     for one in now.sites:
         lines.append(("", f"{one.harm_s * 1000:9.1f}{one.stalls:8.0f}{one.victims:9.0f}   {one.site}   [{one.cause}]"))

@@ -58,7 +58,7 @@ def test_all_formats_have_the_sites_requests_and_sums_of_the_json() -> None:
     assert shown == [site["harm_ms"] for site in report["sites"]]
 
     everything = text.render(report, everything=True)
-    harms = re.findall(r"   delayed [\d,]+ requests? by ([\d.,]+) ms$", everything, re.MULTILINE)
+    harms = re.findall(r"   delayed (?:a request|requests [\d,]+x): ([\d.,]+) ms$", everything, re.MULTILINE)
     guilty_ms = sum(site["harm_ms"] for site in report["sites"] if not site["innocent"])
     assert sum(float(harm.replace(",", "")) for harm in harms) == pytest.approx(guilty_ms, abs=0.05 * len(harms))
 

@@ -61,7 +61,7 @@ def test_on_a_narrower_terminal_nothing_that_is_needed_is_cut_off(report: dict[s
         assert site["advice"] in words
         assert f":{site['line']} in {site['function']}" in words
         if site["victims"]:
-            assert re.search(rf"delayed {site['victims']} requests? by [\d.]+ ms", words)
+            assert re.search(rf"delayed (a request|requests {site['victims']}x): [\d.]+ ms", words)
 
 
 def test_what_a_server_has_for_advice_is_in_its_files_and_in_the_report(

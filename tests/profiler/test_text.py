@@ -34,7 +34,7 @@ def test_text_fits_the_screen_whatever_is_in_it(tmp_path: Path) -> None:
     assert len(lines) - dropped_and_displaced <= text.SCREEN
     assert all(columns(line) <= text.WIDTH and line.isprintable() for line in lines)
     assert re.search(
-        r"^1\. \.\.\./long/\d+\.py:1 in handlerhandler\w+\.\.\.   \[blocking\]   delayed 20 requests by 620 ms$",
+        r"^1\. \.\.\./long/\d+\.py:1 in handlerhandler\w+\.\.\.   \[blocking\]   delayed requests 20x: 620 ms$",
         shown,
         re.M,
     )
@@ -66,7 +66,7 @@ def test_wide_characters_count_as_two_columns_and_accents_as_none(tmp_path: Path
 def test_a_library_is_named_from_its_package_on() -> None:
     report = report_on(EXAMPLE)
     report["sites"][0].update(file="/opt/venv/lib/python3.11/site-packages/shop/prices.py", library=True)
-    assert "\n1. library shop/prices.py:12 in fetch_rate   [blocking]   delayed 20 requests by 620 ms\n" in text.render(
+    assert "\n1. library shop/prices.py:12 in fetch_rate   [blocking]   delayed requests 20x: 620 ms\n" in text.render(
         report
     )
 
@@ -173,9 +173,28 @@ def test_slices_behind_another_thread_are_not_said_to_have_lacked_a_cpu(tmp_path
     with first.open("a") as file:
         key = ["/srv/shop/thread.py", "hog", 1, 3, True]
         file.write(json.dumps({**site, "key": key, "count": 2, "busy_s": 0.06, "causes": {"gil": 0.06}}) + "\n")
-    told = "not to blame: 22.0 ms without a free CPU"
-    assert f"\n{told}: fewer workers, or more CPUs\n" in text.render(report_on(EXAMPLE))
-    assert f"\n{told}; 60.0 ms behind a thread's GIL: .../shop/thread.py:3 in hog\n" in text.render(report_on(tmp_path))
+    told = "22.0 ms without a CPU"
+    alone = f"1 slice slow only because of {told}: fewer workers, or more CPUs"
+    assert f"\nnot to blame: {alone}\n" in text.render(report_on(EXAMPLE))
+    assert f"\nnot to blame: {told}; 60.0 ms behind a thread's GIL: .../shop/thread.py:3 in hog\n" in text.render(
+        report_on(tmp_path)
+    )
+
+
+def test_of_slices_without_a_cpu_only_the_time_without_it_is_the_machines_fault() -> None:
+    report = report_on(EXAMPLE)
+    starved = report["sites"][-1]
+    assert starved["innocent"]
+    starved.update(count=140, split_ms={"starved": 18.2, "native": 3.8})
+    told = "\nnot to blame: 140 slices slow only because of 18.2 ms without a CPU: fewer workers, or more CPUs\n"
+    assert told in text.render(report)
+
+
+def test_delays_are_counted_and_not_those_who_were_delayed() -> None:
+    report = report_on(EXAMPLE)
+    for delays, told in ((1, "delayed a request: 620 ms"), (1234, "delayed requests 1,234x: 620 ms")):
+        report["sites"][0]["victims"] = delays
+        assert f"   [blocking]   {told}\n" in text.render(report)
 
 
 def test_sections_follow_as_far_as_they_fit_the_screen_and_the_last_line_says_which_do_not() -> None:

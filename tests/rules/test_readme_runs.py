@@ -132,7 +132,7 @@ def test_the_mistake_in_the_configuration_section_is_answered_as_shown() -> None
 
 def test_the_report_of_the_first_screen_is_what_a_report_looks_like() -> None:
     place, source, count, *advice = re.findall(r"^1\. .*?(?=^```)", README, re.MULTILINE | re.DOTALL)[0].splitlines()
-    found = re.fullmatch(r"1\. (\S+):(\d+) in (\w+)   \[blocking\]   delayed \d+ requests? by [\d.,]+ ms", place)
+    found = re.fullmatch(r"1\. (\S+):(\d+) in (\w+)   \[blocking\]   delayed requests \d+x: [\d.,]+ ms", place)
     assert found is not None
     lines = (ROOT / found[1]).read_text().splitlines()
     assert lines[int(found[2]) - 1].strip() == source.strip(), "the example's line has moved"

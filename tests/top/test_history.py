@@ -137,7 +137,7 @@ def test_a_screen_has_a_row_a_worker_their_sum_and_the_worst_lines() -> None:
     assert lines[3].split() == ["1", "1001", "ready", "936", "0.5", "1.9", "0.4", "50%", "2", "8"]
     assert lines[5].strip() == "stuck for 3.0 s at a.py:7 f"
     assert lines[6].startswith("all ")
-    assert lines[8].split(None, 3) == ["harm", "ms", "stalls", "victims   lines that kept a hub in the last 10 s"]
+    assert lines[8].split(None, 3) == ["harm", "ms", "stalls", "delays   lines that kept a hub in the last 10 s"]
     assert lines[9].split(None, 3) == ["1500.0", "3", "9", "shop/a.py:0 f   [blocking]"]
 
 
