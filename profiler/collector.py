@@ -1,6 +1,8 @@
 """How long the garbage collector ran in the hub's thread, slice by slice, and where it was called.
 
 The hub's thread itself copies out the stack after a long collection: no sample could be more exact.
+It ran for as long as the thread used a CPU between the two callbacks, and no longer than they are apart: they are in
+Python, so the GIL may be given up in them, and to wait for another thread's is not to collect.
 
 Apart from the hook, and never compiled: the watchdog sees the collector at work by this callback's frame
 (frames.capture_running), and compiled code has none.
@@ -30,7 +32,7 @@ class Collector:
     def __init__(self, start_of_slice: Callable[[], float]) -> None:
         self._start_of_slice = start_of_slice
         self._hub_ident = get_ident()
-        self._began_s = 0.0
+        self._began_s = self._began_cpu_s = 0.0
         self._spent_s = 0.0
         self._longest_s = 0.0
         self._stack: Stack = ()  # of the longest
@@ -56,17 +58,24 @@ class Collector:
         """Called by the collector at its start and stop."""
         if get_ident() != self._hub_ident:
             return
-        now_s = time.perf_counter()
         if phase == "start":
-            self._began_s = now_s
+            self._began_s, self._began_cpu_s = time.perf_counter(), time.thread_time()
             return
+        took_s = min(time.thread_time() - self._began_cpu_s, time.perf_counter() - self._began_s)
         slice_s = self._start_of_slice()
         if self._slice_s != slice_s:
             self._slice_s = slice_s
             self._spent_s = self._longest_s = 0.0
             self._stack = ()
-        took_s = now_s - self._began_s
         self._spent_s += took_s
         if took_s > max(LONG_S, self._longest_s):
             self._longest_s = took_s
-            self._stack = capture(sys._getframe(1))  # noqa: SLF001 - the documented way
+            self._stack = _caller()
+
+
+def _caller() -> Stack:
+    """What called the collector; () if that was the loop itself, as for `spawn_raw(gc.collect)`."""
+    try:
+        return capture(sys._getframe(2))  # noqa: SLF001 - the documented way
+    except ValueError:
+        return ()
