@@ -2,7 +2,7 @@
 
 | cause | evidence |
 | --- | --- |
-| gc | the collector ran in the hub's thread for half of it |
+| gc | on the CPU, and the collector ran there for half of what the machine and other threads leave of it |
 | starved | without the time its thread had no CPU, or its process was stopped, it would not have been slow (innocent) |
 | starved, too | off the CPU with the GIL, while pages were read from the disk (innocent) |
 | python | on the CPU, and the watchdog got the GIL as bytecode gives it up: after the switch interval |
@@ -67,7 +67,7 @@ class Shares(NamedTuple):
     starved_s: float  # at most
     blocked_s: float  # at least
     overload_s: float  # the hub's and the watchdog's thread were without a CPU, taken together
-    gc_s: float
+    gc_s: float  # the collector was on the CPU
     others_s: float = 0.0  # other threads were on a CPU: at most
     gil_least_s: float = 0.0  # the hub's thread waited for the GIL
     gil_most_s: float = 0.0
@@ -170,8 +170,6 @@ def judge(
     left_s = share.length_s - machine_s
     on_cpu = share.cpu_most_s >= left_s / 2
     doubt_s = min(_LONGER * share.absent_s, share.gap_s)
-    if share.gc_s >= share.length_s / 2 and left_s - doubt_s >= threshold_s:
-        return Verdict("gc", innocent=False, on_cpu=on_cpu)
     gil_s = _gil_s(share, weights, machine_s, polled=polled) if sees_waits else 0.0
     own_s = left_s - gil_s
     if own_s < threshold_s and gil_s > machine_s:
@@ -182,6 +180,8 @@ def judge(
         return Verdict("unknown", innocent=True, on_cpu=False)
     if own_s - doubt_s < threshold_s:
         return Verdict("unknown", innocent=False, on_cpu=on_cpu, accuses=False)
+    if share.gc_s >= own_s / 2:
+        return Verdict("gc", innocent=False, on_cpu=on_cpu)
     seen_s = share.length_s - share.gap_s
     if convoy:
         sure = seen_s >= threshold_s / 2 and (share.cpu_least_s >= threshold_s or not is_crowded(share))
@@ -234,9 +234,11 @@ def _own_cause(share: Shares, own_s: float, weights: dict[Kind, float], sees_wai
     if share.cpu_most_s >= own_s / 2 or not sees_waits:
         return "unknown"
     slept = share.blocked_s >= _SLEPT * own_s or not is_crowded(share)
-    free_s = weights[Kind.FREE] + weights[Kind.LET_GO] if slept else 0.0
-    # With the GIL, unless it was waiting for that.
-    waited = share.gil_least_s >= own_s / 2 or is_crowded(share)
+    # In the time before it let go, or with the GIL, it may have waited for that, if another thread may have had it.
+    often = share.gil_most_s >= own_s / 2
+    hogged = often and (not share.alone or share.others_s >= own_s / 2)
+    free_s = weights[Kind.FREE] + (0.0 if hogged else weights[Kind.LET_GO]) if slept else 0.0
+    waited = hogged or share.gil_least_s >= own_s / 2 or is_crowded(share)
     with_it_s = 0.0 if waited else weights[Kind.HELD]
     # Who gave the GIL up when asked was on the CPU.
     enough_s = _MAJORITY * (sum(weights.values()) - weights[Kind.ASKED])

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 MAX_SAMPLES = 64  # of one slice: half of them still give each line of a loop its due
 ASKED_INTERVALS = 1.3  # bytecode gives the GIL up after one switch interval; 1.2 were seen, on a machine with CPUs free
 HELD_INTERVALS = 2.5  # more is C code that holds it, and no slow wake-up
+# The GIL counts as free up to FREE_S: timers are late by 0.1 ms. Who got it within LET_GO_S had it from the call that
+# is seen. Both are parts of the usual switch interval, 5 ms, and not more of a longer one: any thread may keep the
+# GIL for that.
+FREE_S, LET_GO_S = 0.001, 0.0045
 WAIT_TOLERATED_S = 0.001  # a fifth of the switch interval: the GIL is still asked for in time
 
 
@@ -68,11 +72,13 @@ class Sample(NamedTuple):
         """What the lateness says of the hub; see Kind."""
         if self.look.collecting:
             return Kind.INSIDE
-        if self.late_s <= 0.2 * switch_interval_s:
+        if self.late_s <= min(FREE_S, 0.2 * switch_interval_s):
             return Kind.FREE
         if self.late_s < 0.9 * switch_interval_s:
             # Another thread may have asked before us.
-            return Kind.ASKED if is_between_bytecodes(self.stack[0][0], self.look.offset) else Kind.LET_GO
+            if is_between_bytecodes(self.stack[0][0], self.look.offset):
+                return Kind.ASKED
+            return Kind.LET_GO if self.late_s < LET_GO_S else Kind.SLOW
         if self.late_s <= HELD_INTERVALS * switch_interval_s:
             in_time = self.late_s - self.hub_wait_s <= ASKED_INTERVALS * switch_interval_s
             return Kind.ASKED if in_time else Kind.SLOW

@@ -66,6 +66,9 @@ def verdict(share: Shares, samples_ms: dict[str, float], **options: bool) -> str
         (split(60, cpu=60), {"held": 58}, "native"),  # a regular expression: it did not
         (split(60, cpu=60), {"inside": 58}, "native"),  # json.loads, collecting as it goes
         (split(75, cpu=74, gc=70), {"inside": 74}, "gc"),
+        (split(60, cpu=22, gc=20, gil=(30, 45), others=38), {"inside": 58}, "gc"),  # slow enough by itself
+        (split(40, cpu=8, gc=7, gil=(25, 35), others=32), {"inside": 38}, "gil"),
+        (split(60, cpu=20, gc=18, starved=40), {"inside": 58}, "gc"),
         (split(30, cpu=30), {}, "unknown"),
         (split(30, cpu=30), {"asked": 15, "held": 15}, "unknown"),  # samples that do not agree
         (split(35, cpu=15, blocked=20), {"free": 20, "asked": 15}, "blocking"),  # a sleep, and a shorter loop
@@ -74,7 +77,8 @@ def verdict(share: Shares, samples_ms: dict[str, float], **options: bool) -> str
         (split(30, cpu=1, faults=3), {"held": 28}, "starved"),  # pages came from the disk
         (split(30, cpu=1, blocked=28, faults=3), {"free": 28}, "blocking"),  # so they did, but the call let go
         (split(30, cpu=1, gil=(0, 10)), {"held": 28}, "blocking"),  # a sleep with the GIL
-        (split(30, cpu=1, gil=(0, 30), alone=False), {"held": 28}, "blocking"),
+        (split(30, cpu=1, gil=(0, 10), alone=False), {"held": 28}, "blocking"),
+        (split(30, cpu=1, gil=(0, 30), alone=False), {"held": 28}, "unknown"),  # another thread may sleep with the GIL
         (split(30, cpu=1, gil=(20, 30)), {"held": 28}, "unknown"),  # it waited for the GIL, but whose?
         (split(30, cpu=1, overload=4), {"held": 28}, "unknown"),  # or for somebody without a CPU
         (split(30, cpu=1, gil=(20, 30), others=29), {"held": 28}, "gil"),
@@ -82,6 +86,9 @@ def verdict(share: Shares, samples_ms: dict[str, float], **options: bool) -> str
         (split(30, cpu=1, gil=(20, 30), shut_out=28, alone=False), {"held": 28}, "gil"),  # another sleeps with it
         (split(30, cpu=1, gil=(0, 5), others=29), {"asked": 28}, "unknown"),
         (split(30, cpu=1, gil=(0, 5), others=29, blocked=28), {"free": 29}, "blocking"),  # meanwhile others work
+        (split(12, cpu=1, gil=(0, 5), blocked=8), {"let_go": 11}, "blocking"),
+        (split(12, cpu=1, gil=(0, 10), others=11), {"let_go": 11}, "unknown"),  # it waited for the GIL to go on
+        (split(12, cpu=1, gil=(0, 10), alone=False), {"let_go": 11}, "unknown"),
         (split(45, cpu=15, gil=(25, 35), others=30), {"asked": 44}, "python"),  # slow enough by itself
         (split(30, cpu=1), {"frozen": 29}, "starved"),  # the process was stopped
         (split(30, cpu=15, gc=16, starved=22), {"inside": 16}, "starved"),

@@ -12,6 +12,7 @@ from types import CodeType
 import gevent.backdoor
 import pytest
 
+from profiler.causes import Kind
 from profiler.evidence import MAX_SAMPLES, Evidence, Judge, Sample
 from profiler.frames import Application, Look, Stack
 from profiler.model import Slice
@@ -231,6 +232,12 @@ def test_one_absence_of_the_machine_may_explain_a_slice_that_was_seen_once() -> 
     assert find(held, absent_ms=4).verdict.cause == "native"
     found = find(held, absent_ms=11)
     assert (found.verdict.cause, found.place.file) == ("unknown", "")
+
+
+def test_under_a_long_switch_interval_a_late_look_does_not_tell_who_had_the_gil() -> None:
+    call = offset_of(helper.__code__, helper.__code__.co_firstlineno + 1, "CALL")
+    for late_ms, kind in ((0.5, Kind.FREE), (4, Kind.LET_GO), (40, Kind.SLOW), (150, Kind.SLOW)):
+        assert sample(160, at(helper, 1), late_ms=late_ms, offset=call).kind(0.2) is kind
 
 
 def test_while_the_watchdog_itself_kept_the_gil_nobody_else_is_to_blame() -> None:
