@@ -25,7 +25,7 @@ import time
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import gevent
+from gevent.event import Event
 from gevent.threadpool import ThreadPool
 from greenlet import getcurrent
 
@@ -108,8 +108,10 @@ class Recording(NamedTuple):
 _recording = False
 
 
-def record(seconds: float = DEFAULT_S, *, clock: str = "cpu") -> Recording:
+def record(seconds: float = DEFAULT_S, *, clock: str = "cpu", over: Event | None = None) -> Recording:
     """Record for `seconds`, more than 0 and at most 60, while other greenlets run; `clock`: "cpu" or "wall".
+
+    Whoever sets `over` ends it earlier.
 
     Call it in the thread of the hub. ProfilerError for a value out of range, without yappi, and while there is another
     recording or another profiler.
@@ -130,7 +132,7 @@ def record(seconds: float = DEFAULT_S, *, clock: str = "cpu") -> Recording:
         _start(yappi, clock)
         started_s, began_s = time.time(), time.perf_counter()
         try:
-            gevent.sleep(seconds)
+            (over or Event()).wait(seconds)
         finally:
             _stop()
         length_s = time.perf_counter() - began_s

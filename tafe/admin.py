@@ -4,6 +4,9 @@ The arbiter forks it beside the workers and forks it again when it ends. It read
 application and waits for no worker, so that it answers whatever they do. Its listener is bound by the arbiter, for as
 long as that lives. Who may reach the address may read, and may have one worker at a time record its functions, which
 makes that worker slower meanwhile: there is no password, and nothing else to change.
+A browser reaches it too, and shows pages of strangers. None of them may have anything recorded (a browser tells whose
+page sends a POST), and none may read by having its own name resolved to this address: a request is for an address, for
+the name that is configured, for this machine's, or for one that nobody can register.
 `RUN_DIR/admin` holds the address while the server runs, for the commands that are given the directory.
 
     GET /metrics   for Prometheus: text or OpenMetrics, whichever the client prefers
@@ -25,15 +28,18 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import gevent
 
 from tafe import asking, function_profile, listeners
+from tafe.errors import UsageError
 from tafe.generations import Backoff
 from tafe.limits import KIB, Limits
 from tafe.metrics import read_stuck
 from tafe.scoreboard import Scoreboard, Slot
 from tafe.server import WSGIServer
+from tafe.values import parse_address
 
 _WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -41,6 +47,8 @@ _WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes
 _LIMITS = Limits(connections=64, in_flight=16, body_bytes=KIB, request_timeout_s=function_profile.LONGEST_ANSWER_S + 10)
 _BACKLOG = 64
 _LOOK_S = 0.5  # between two looks at whether the arbiter is still there
+_OTHERS_ANSWER_S = 1.0  # for the server of an address that was noted before; it takes milliseconds
+_NOBODYS = frozenset({"localhost", "local", "internal"})  # RFC 6761, RFC 6762, ICANN's resolution of 2024-07-29
 
 
 class Admin:
@@ -58,16 +66,40 @@ class Admin:
 
     def announce(self) -> None:
         """Say where it is, and who can read it."""
-        path = self.name.removeprefix("unix:")
+        self._warn_of_another()
         try:
             os.makedirs(os.path.dirname(self._note), exist_ok=True)
-            with open(self._note, "w", encoding="utf-8") as file:
-                file.write(self.name if path == self.name else f"unix:{os.path.abspath(path)}")
+            self._write_note()
         except OSError as error:
             self._log.warning("%s cannot be written: %s", self._note, error.strerror)
         self._log.info("admin: %s/metrics and %s/workers", self.name, self.name)
         if not _is_of_this_machine(self.listener):
             self._log.warning("%s can be read by whoever reaches this machine: there is no password", self.name)
+
+    def _noted(self) -> str:
+        """What the file holds."""
+        path = self.name.removeprefix("unix:")
+        return self.name if path == self.name else f"unix:{os.path.abspath(path)}"
+
+    def _write_note(self) -> None:
+        """As a whole, and in the place of a link, not where that leads."""
+        new = f"{self._note}.{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        with open(new, "x", encoding="utf-8") as file:
+            file.write(self._noted())
+        os.replace(new, self._note)
+
+    def _warn_of_another(self) -> None:
+        """Of a server that has the same run directory, and is found there no more."""
+        try:
+            other = asking.noted(self._note)
+            if other == self._noted():  # our own, which does not answer yet
+                return
+            asking.Admin(other).ask("GET", "/healthz", _OTHERS_ANSWER_S)
+        except (OSError, ValueError, UsageError):
+            return
+        self._log.warning("another server, whose admin address is %s, has the same run directory", other)
 
     def keep(self, board: Scoreboard, close: Callable[[], None]) -> None:
         """Fork it if it does not run and may. `close()`: in the child, lets go of what the arbiter has open."""
@@ -102,8 +134,15 @@ class Admin:
             self._pid = 0
         self.listener.close()
         listeners.unlink([self._address])
-        with contextlib.suppress(OSError):
-            os.unlink(self._note)
+        with contextlib.suppress(OSError, ValueError):
+            if asking.noted(self._note) == self._noted():  # else it is another server's
+                os.unlink(self._note)
+
+    def _names(self) -> frozenset[str] | None:
+        """What a request may call this server besides its address; None on a unix socket: anything."""
+        if self.listener.family == socket.AF_UNIX:
+            return None
+        return frozenset({parse_address(self._address).host.lower(), socket.gethostname().lower()})
 
     def _be(self, board: Scoreboard, close: Callable[[], None]) -> NoReturn:
         """The child's side of the fork."""
@@ -112,7 +151,7 @@ class Admin:
             _take_signals()
             close()
             gevent.reinit()
-            server = WSGIServer(self.listener, application(board), limits=_LIMITS)
+            server = WSGIServer(self.listener, application(board, self._names()), limits=_LIMITS)
             gc.freeze()
             server.start()
             while os.getppid() == arbiter:
@@ -132,8 +171,8 @@ def _take_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
 
-def application(board: Scoreboard) -> _WSGIApplication:
-    """What the process serves."""
+def application(board: Scoreboard, names: frozenset[str] | None) -> _WSGIApplication:
+    """What the process serves; `names`: see `_is_meant`."""
     from prometheus_client import CollectorRegistry, make_wsgi_app  # here only: the workers do not need it
 
     from tafe import exposition
@@ -156,7 +195,7 @@ def application(board: Scoreboard) -> _WSGIApplication:
 
     def profile(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         try:
-            found = function_profile.ask(board, environ["QUERY_STRING"])
+            found = function_profile.ask(board, environ["QUERY_STRING"], environ["tafe.client_gone"])
         except function_profile.Refused as refused:
             return _answer(start_response, refused.status, {"error": str(refused)})
         start_response("200 OK", [("Content-Type", "application/octet-stream"), ("Cache-Control", "no-store")])
@@ -167,15 +206,42 @@ def application(board: Scoreboard) -> _WSGIApplication:
     }  # fmt: skip
 
     def front(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        host = environ.get("HTTP_HOST", "")
+        if not _is_meant(host, names):
+            reason = f"{host!r} is not a name of this server: use its address, or --admin NAME:PORT with that name"
+            return _answer(start_response, "421 Misdirected Request", {"error": reason})
         found = served.get(environ["PATH_INFO"])
         if found is None:
             return _answer(start_response, "404 Not Found", {"paths": list(served)})
         allowed = "POST" if found is profile else "GET, HEAD"
         if environ["REQUEST_METHOD"] not in allowed.split(", "):
             return _answer(start_response, "405 Method Not Allowed", {"allowed": allowed}, ("Allow", allowed))
+        if found is profile and _is_of_a_page(environ):
+            return _answer(start_response, "403 Forbidden", {"error": "a page in a browser may not ask for that"})
         return found({**environ, "REQUEST_METHOD": "GET"}, start_response)  # the library does not know HEAD
 
     return front
+
+
+def _is_meant(host: str, names: frozenset[str] | None) -> bool:
+    """Whether a request with this Host is for us, and not for a name that somebody else lets lead here.
+
+    A name without a dot is none that can be bought. Browsers always send a Host.
+    """
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:
+        return False
+    if names is None or name in names or "." not in name or name.rpartition(".")[2] in _NOBODYS:
+        return True
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(name))
+    return False
+
+
+def _is_of_a_page(environ: dict[str, Any]) -> bool:
+    """None of ours: we have no pages (Fetch, 3.2; Fetch Metadata Request Headers, 2.4)."""
+    return "HTTP_ORIGIN" in environ or environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("none", "same-origin")
 
 
 def _described(slot: Slot) -> dict[str, Any]:

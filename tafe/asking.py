@@ -92,8 +92,8 @@ def _body(answer: http.client.HTTPResponse, end_s: float) -> bytes:
     return b"".join(pieces)
 
 
-def _noted(path: str) -> str:
-    """The text of the file. OSError if it is none, ValueError if it holds something else."""
+def noted(path: str) -> str:
+    """The text of the file in a run directory. OSError if it is none, ValueError if it holds something else."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -105,7 +105,7 @@ def _address_of(where: str) -> Address:
     if os.path.isdir(where):
         note = os.path.join(where, NOTE)
         try:
-            where = _noted(note)
+            where = noted(note)
         except ValueError:
             raise UsageError(f"{note} holds no address", try_=START) from None
         except OSError:

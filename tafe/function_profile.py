@@ -1,8 +1,9 @@
 """A worker's functions, recorded while it serves, for whoever asks the admin process (inquiry.py is the way between).
 
 The worker records (profiler/functions.py, which needs yappi); the admin process waits, renders, and answers. Only the
-worker that is asked gets slower, for the time asked for. Whatever the worker does meanwhile the asker has an answer: it
-is busy with another recording (409), has no yappi (503), ends (502), or its hub does not turn (504).
+worker that is asked gets slower, for the time asked for, or until the asker has gone. Whatever the worker does
+meanwhile the asker has an answer: it is busy with another recording (409), has no yappi (503), ends (502), or its hub
+does not turn (504).
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 import gevent
+from gevent.event import Event
 
 from tafe.errors import UsageError
 from tafe.inquiry import CLOCKS, Question
@@ -31,6 +34,7 @@ SHORTEST_S, LONGEST_S = 0.1, 60.0  # a tick of the worker; requests take a multi
 GRACE_S = 10.0
 LONGEST_ANSWER_S = LONGEST_S + 2 * GRACE_S
 _POLL_S = 0.05
+_ENDING_S = 1.0  # for a worker that stops: to collect what ten thousand functions have done, several times over
 
 _log = logging.getLogger("tafe.worker")
 
@@ -47,10 +51,25 @@ class Refused(Exception):
 
 
 def answer(slot: Slot) -> None:
-    """Begin to record if that is asked for; called on the hub, some times a second."""
+    """Begin to record if that is asked for, end it if nobody waits; called on the hub, some times a second."""
+    global _recorder  # noqa: PLW0603 - a worker records one at a time
     question = slot.inquiry.take()
     if question is not None:
-        gevent.spawn(_record, slot, question)
+        _over.clear()
+        _recorder = gevent.spawn(_record, slot, question)
+    elif slot.inquiry.is_withdrawn():
+        _over.set()
+
+
+def end() -> None:
+    """The worker stops: end what is being recorded, in order."""
+    _over.set()
+    if _recorder is not None:
+        _recorder.join(_ENDING_S)
+
+
+_over = Event()  # the recording is to end now
+_recorder: gevent.Greenlet[[Slot, Question], None] | None = None
 
 
 def _record(slot: Slot, question: Question) -> None:
@@ -59,7 +78,7 @@ def _record(slot: Slot, question: Question) -> None:
         from tafe import profiling
 
         _log.info("worker %d records its functions for %g s", os.getpid(), question.length_s)
-        pieces = profiling.record_functions(question.length_s, question.clock)
+        pieces = profiling.record_functions(question.length_s, question.clock, _over)
     except UsageError as error:
         pieces = iter([_failure(HTTPStatus.SERVICE_UNAVAILABLE, str(error))])
     except Exception as error:  # noqa: BLE001 - whoever waits is to be told
@@ -75,26 +94,34 @@ def _failure(status: HTTPStatus, reason: str) -> bytes:
 # -- the admin process
 
 
-def ask(board: Scoreboard, query: str) -> bytes:
-    """The answer to `worker=PID&seconds=5&clock=cpu&format=pstats`; `Refused` if there is none. Takes its time."""
+def ask(board: Scoreboard, query: str, gone: Callable[[], bool]) -> bytes:
+    """The answer to `worker=PID&seconds=5&clock=cpu&format=pstats`; `Refused` if there is none. Takes its time.
+
+    `gone()`: whether the asker has left; then the recording ends.
+    """
     question, pid, format_ = _parsed(query)
     slot = _worker(board, pid)
     pid = slot.pid
     number = slot.inquiry.ask(question)
     if number is None:
-        raise Refused(HTTPStatus.CONFLICT, f"worker {pid} is recording already: ask again when that is over")
-    _wait_until_taken(slot, pid, number)
-    end_s = time.monotonic() + question.length_s + GRACE_S
-    while (data := _answer(slot, pid, number)) is None:
-        if time.monotonic() > end_s:
-            raise Refused(HTTPStatus.GATEWAY_TIMEOUT, _stuck(slot, pid))
-        gevent.sleep(_POLL_S)
+        again = f"ask again in {slot.inquiry.left_s() + 1:.0f} s"
+        raise Refused(HTTPStatus.CONFLICT, f"worker {pid} is recording already: {again}")
+    try:
+        _wait_until_taken(slot, pid, number, gone)
+        data = _wait_until_answered(slot, pid, number, gone, question.length_s)
+    except BaseException:  # this request may be ended, too
+        if slot.pid == pid:  # else it is another worker's
+            slot.inquiry.withdraw(number)
+        raise
     if data.startswith(b"{"):
         told = json.loads(data)
         raise Refused(HTTPStatus(told["status"]), told["error"])
     from tafe import profiling
 
     return profiling.shown_functions(data, format_)
+
+
+_PID = re.compile("[0-9]{1,10}")
 
 
 def _parsed(query: str) -> tuple[Question, int, str]:
@@ -109,7 +136,7 @@ def _parsed(query: str) -> tuple[Question, int, str]:
         raise Refused(HTTPStatus.BAD_REQUEST, f"{given['clock']!r} is not a clock: {' or '.join(CLOCKS)}")
     if given["format"] not in FUNCTION_FORMATS:
         raise Refused(HTTPStatus.BAD_REQUEST, f"{given['format']!r} is not a format: {', '.join(FUNCTION_FORMATS)}")
-    if not given["worker"].isdecimal():
+    if not _PID.fullmatch(given["worker"]):
         raise Refused(HTTPStatus.BAD_REQUEST, f"{given['worker']!r} is not the process id of a worker")
     try:
         length_s = float(given["seconds"])
@@ -132,14 +159,26 @@ def _worker(board: Scoreboard, pid: int) -> Slot:
     raise Refused(HTTPStatus.NOT_FOUND, f"{what}; its workers are: {there}")
 
 
-def _wait_until_taken(slot: Slot, pid: int, number: int) -> None:
+def _wait_until_taken(slot: Slot, pid: int, number: int, gone: Callable[[], bool]) -> None:
     end_s = time.monotonic() + GRACE_S
     while not slot.inquiry.is_taken(number):
         _answer(slot, pid, number)
-        if time.monotonic() > end_s:
-            slot.inquiry.withdraw(number)
-            raise Refused(HTTPStatus.GATEWAY_TIMEOUT, _stuck(slot, pid))
-        gevent.sleep(_POLL_S)
+        _wait(slot, pid, end_s, gone)
+
+
+def _wait_until_answered(slot: Slot, pid: int, number: int, gone: Callable[[], bool], length_s: float) -> bytes:
+    end_s = time.monotonic() + length_s + GRACE_S
+    while (data := _answer(slot, pid, number)) is None:
+        _wait(slot, pid, end_s, gone)
+    return data
+
+
+def _wait(slot: Slot, pid: int, end_s: float, gone: Callable[[], bool]) -> None:
+    if time.monotonic() > end_s:
+        raise Refused(HTTPStatus.GATEWAY_TIMEOUT, _stuck(slot, pid))
+    if gone():
+        raise Refused(HTTPStatus.BAD_REQUEST, "the asker has gone")  # which nobody reads
+    gevent.sleep(_POLL_S)
 
 
 def _answer(slot: Slot, pid: int, number: int) -> bytes | None:

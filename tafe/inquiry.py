@@ -10,14 +10,16 @@ Limits: one question at a time; a second one waits until the first is answered o
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 CLOCKS: Final = ("cpu", "wall")
 
 # Of the admin process: the number of the latest question, what it asks for, the latest number that was withdrawn.
-# Of the worker: the latest number taken, the latest answered, and the descriptor of that answer.
-_ASKED, _LENGTH_MS, _CLOCK, _WITHDRAWN, _TAKEN, _ANSWERED, _FD = range(7)
+# Of the worker: the latest number taken, the latest answered, the descriptor of that answer. And of the admin process
+# when, by the machine's clock, the answer is due.
+_ASKED, _LENGTH_MS, _CLOCK, _WITHDRAWN, _TAKEN, _ANSWERED, _FD, _DUE_MS = range(8)
 
 
 class Question(NamedTuple):
@@ -50,11 +52,16 @@ class Inquiry:
         if words[_ANSWERED] < max(words[_TAKEN], number if number != words[_WITHDRAWN] else 0):
             return None
         words[_LENGTH_MS], words[_CLOCK] = round(question.length_s * 1000), CLOCKS.index(question.clock)
+        words[_DUE_MS] = round(time.monotonic() * 1000) + words[_LENGTH_MS]
         words[_ASKED] = number + 1
         return number + 1
 
+    def left_s(self) -> float:
+        """How long the present question will take yet; 0 if it is overdue."""
+        return max(self._words[_DUE_MS] / 1000 - time.monotonic(), 0.0)
+
     def withdraw(self, number: int) -> None:
-        """Ask no more. If the worker takes the question at this moment, it is as if it had before."""
+        """Ask no more. A worker that has taken the question, at this moment too, is to answer it early."""
         self._words[_WITHDRAWN] = number
 
     def is_taken(self, number: int) -> bool:
@@ -63,7 +70,7 @@ class Inquiry:
 
     def answer_of(self, number: int, pid: int) -> bytes | None:
         """What process `pid` has answered; None: nothing yet. OSError if it has ended meanwhile."""
-        if self._words[_ANSWERED] < number:
+        if self._words[_ANSWERED] != number:
             return None
         with open(f"/proc/{pid}/fd/{self._words[_FD]}", "rb") as file:
             return file.read()
@@ -78,6 +85,10 @@ class Inquiry:
             return None
         words[_TAKEN] = number
         return Question(words[_LENGTH_MS] / 1000, CLOCKS[words[_CLOCK]])
+
+    def is_withdrawn(self) -> bool:
+        """Nobody waits for an answer to the question that was taken."""
+        return bool(self._words[_WITHDRAWN] == self._words[_TAKEN])
 
     def answer(self, pieces: Iterable[bytes]) -> None:
         """Show the answer to the question that was taken, until the next one is answered."""

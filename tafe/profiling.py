@@ -27,6 +27,8 @@ from tafe.arrivals import Arrivals
 from tafe.errors import UsageError
 
 if TYPE_CHECKING:
+    from gevent.event import Event
+
     from profiler.metrics import Figures as Figures  # noqa: PLC0414 - for whoever says what `figures` gives
     from profiler.metrics import Times as Times  # noqa: PLC0414 - the same
     from profiler.sites import Finding
@@ -124,15 +126,16 @@ def advice(cause: str, call: str) -> str:
     return advise(Case(cause, call, remedies=REMEDIES))
 
 
-def record_functions(length_s: float, clock: str) -> Iterator[bytes]:
+def record_functions(length_s: float, clock: str, over: Event) -> Iterator[bytes]:
     """Record which functions this worker's time goes into, while it serves; the pieces are for `shown_functions`.
 
+    `over`: set, it ends earlier.
     Raises `UsageError` if that is not possible: without yappi, or beside another profiler.
     """
     from profiler import functions  # with gevent's thread pool; nobody else needs it
 
     try:
-        return functions.record(length_s, clock=clock).dump()
+        return functions.record(length_s, clock=clock, over=over).dump()
     except profiler.ProfilerError as error:
         raise _usage(error) from error
 

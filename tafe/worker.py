@@ -217,8 +217,7 @@ class TafeWorker(Worker):
                 self.slot.retiring = True
 
     def _may_accept(self) -> bool:
-        """A worker that lacks something must not take requests from those that can answer; if there is none, better
-        a quick 503 than silence."""
+        """A worker that lacks something leaves requests to those that can answer, or else says 503 soon."""
         if self._state is State.WAITING:
             return self.board is None or self.slot is None or not self.board.another_is_ready(self.slot)
         return self._state is State.READY
@@ -297,6 +296,7 @@ class TafeWorker(Worker):
 
     def _finish(self) -> None:
         """Cut what is left, then stop hooks, resources, the access log and the profiler, in this order."""
+        function_profile.end()
         for server in self._servers:
             if server.in_flight:
                 _log.warning("worker %d stops with %d requests in flight", self.pid, server.in_flight)

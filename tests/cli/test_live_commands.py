@@ -1,4 +1,4 @@
-"""`tafe top` and `tafe profile` where something is wrong: typed words, run directory, who answers, where output goes."""
+"""`tafe top` and `tafe profile` where something is wrong: what is typed, who answers, where it is written."""
 
 from __future__ import annotations
 
