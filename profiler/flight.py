@@ -18,6 +18,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from profiler.options import ANY_ROUTE
 from profiler.recorder import slow_request
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ SETTLE_S = 0.3  # hook.SETTLE_S, and a look of the watchdog
 MAX_SLICES = 100  # the longest: of more than that no reader sees which
 MAX_WAITED = 10  # those that were queued the longest
 MAX_CULPRITS = 4  # of each of them
-ANY_ROUTE = "*"
 _FRAMES = 30  # from where a greenlet waits to the application: gevent, a driver, a framework's layers
 
 _Seen = tuple[str, int, str]  # file, line, function

@@ -14,7 +14,6 @@ waiting.
 from __future__ import annotations
 
 import atexit
-import math
 import os
 import time
 from collections import deque
@@ -28,11 +27,12 @@ from profiler.arrivals import READ, Sightings, stamp_s
 from profiler.calibration import Costs, calibrate
 from profiler.errors import ProfilerError
 from profiler.evidence import Judge
-from profiler.flight import ANY_ROUTE, Flight
+from profiler.flight import Flight
 from profiler.frames import Application
 from profiler.lineage import Lineage
 from profiler.metrics import CountedSites, Figures, Ledger, longest_of
 from profiler.model import Begin, End, Slice, Span, Turn
+from profiler.options import check
 from profiler.recorder import Recorder
 from profiler.sites import Finding
 from profiler.stalls import Links
@@ -48,8 +48,6 @@ FIRST_HAND_OVER_S = 1.0
 LAST_HAND_OVER_S = 10.0  # what a killed worker may lose of them
 IDLE_SWITCHES = 4  # between two pulses: a heartbeat takes two, and is no traffic
 FIGURES_LIMIT_S = 0.00025  # as long as a row of a database: nobody notices it once a second
-SHORTEST_SLOW_SLICE_MS = 1.0  # the watchdog cannot sample less
-LONGEST_SLOW_SLICE_MS = 60_000.0  # gunicorn kills a worker that is silent for 30 s
 
 _session: Session | None = None
 
@@ -338,17 +336,7 @@ def install(
     global _session  # noqa: PLW0603 - one a process: the tracer is one a thread, and there is one hub
     if _session is not None:
         raise ProfilerError("the profiler is installed already in this process", "close() that session first")
-    if not SHORTEST_SLOW_SLICE_MS <= slow_slice_ms <= LONGEST_SLOW_SLICE_MS:
-        raise ProfilerError(
-            f"slow_slice_ms is {slow_slice_ms!r}",
-            f"give a length from {SHORTEST_SLOW_SLICE_MS:g} to {LONGEST_SLOW_SLICE_MS:g} ms",
-        )
-    for route, objective_ms in (objectives or {}).items():
-        if not 0 < objective_ms < math.inf:
-            raise ProfilerError(
-                f"the objective of {route!r} is {objective_ms!r}",
-                f"give each route a length in ms, more than 0; {ANY_ROUTE!r} is any other route",
-            )
+    check(directory, slow_slice_ms, objectives)
     loop: Any = get_hub().loop
     if "libev" not in type(loop).__module__:
         raise ProfilerError(f"gevent runs on {type(loop).__module__}", "start with GEVENT_LOOP=libev-cext")

@@ -33,7 +33,8 @@ from greenlet import getcurrent
 from profiler.arrivals import last_s
 from profiler.errors import ProfilerError
 from profiler.model import Span, Turn
-from profiler.routes import Routes
+from profiler.options import ANY_ROUTE, check
+from profiler.routes import Routes, route_of
 from profiler.session import Session, current, install
 
 Environ = dict[str, Any]
@@ -42,6 +43,7 @@ Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 SPAN = "profiler.span"
 """The key of the request's span in `environ`; its `route` may be re-assigned, as by a framework that knows better."""
 
+_ROUTE = re.compile(r"[A-Z]+ /.*", re.DOTALL)  # what a request is called here
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # what is safe in a log, and has room for any trace id
 
 
@@ -52,6 +54,8 @@ class Middleware:
     method and path, with numbers, UUIDs and long tokens replaced by `{}`. The options are for the session that the
     middleware installs: where one is open already they have no effect.
     What the profiler cannot do (write the directory, run on libuv) is said once in `wsgi.errors`, and stops no request.
+    Raises ProfilerError for an option that cannot be meant, such as an objective of what is no route; with `route` any
+    name is one.
     """
 
     def __init__(
@@ -64,6 +68,15 @@ class Middleware:
         worker: str | int | None = None,
         route: Callable[[Environ], str] | None = None,
     ) -> None:
+        called: list[tuple[str, Any]] = [("the application", application), *([("route", route)] if route else [])]
+        for name, given in called:
+            if not callable(given):
+                raise ProfilerError(
+                    f"{name} is {given!r}, and cannot be called", "give a function, or an object like one"
+                )
+        check(directory, slow_slice_ms, objectives)
+        if route is None:
+            _check_routes(objectives or {})
         self.application = application
         self._options: dict[str, Any] = {
             "directory": directory,
@@ -144,6 +157,21 @@ class Middleware:
         if given is not None and _REQUEST_ID.fullmatch(given):
             return str(given)
         return f"{os.getpid()}-{next(self._number)}"
+
+
+def _check_routes(routes: Iterable[str]) -> None:
+    """Raise ProfilerError for what no request is called unless somebody else names it."""
+    for route in routes:
+        if route == ANY_ROUTE:
+            continue
+        if not _ROUTE.fullmatch(route):
+            raise ProfilerError(
+                f"{route!r} is no route of an objective",
+                f"give METHOD /PATH as the report shows it, or {ANY_ROUTE!r} for any other route",
+            )
+        called = route_of(*route.split(" ", 1))
+        if called != route:
+            raise ProfilerError(f"no request has the route {route!r}", f"reports call it {called!r}")
 
 
 class _Request:

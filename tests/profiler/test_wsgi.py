@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -368,3 +369,32 @@ def test_a_block_that_raises_is_an_error_and_one_without_a_session_just_runs(end
     session.close()
     with profiler.span("nothing") as span:
         assert span is None
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"objectives": [1]}, "objectives is [1], and no dict; give each route a length"),
+        ({"objectives": {"GET /": "50"}}, "the objective of 'GET /' is '50'; give each route a length"),
+        ({"objectives": {"GET /": -1}}, "the objective of 'GET /' is -1; give each route a length"),
+        ({"objectives": {"GET /": True}}, "the objective of 'GET /' is True; "),
+        ({"objectives": {b"GET /": 50}}, "b'GET /' is no route of an objective; "),
+        ({"objectives": {"bad": 50}}, "'bad' is no route of an objective; give METHOD /PATH as the report shows it"),
+        ({"objectives": {"GET /users/17": 50}}, "no request has the route 'GET /users/17'; reports call it 'GET /us"),
+        ({"slow_slice_ms": 0}, "slow_slice_ms is 0; give a length from 1 to 60000 ms"),
+        ({"slow_slice_ms": "x"}, "slow_slice_ms is 'x'; give a length"),
+        ({"directory": 7}, "directory is 7; name a directory, or give None"),
+        ({"directory": ""}, "directory is ''; name a directory, or give None"),
+        ({"route": "GET /"}, "route is 'GET /', and cannot be called; "),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused_before_any_request(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(profiler.ProfilerError, match=f"^{re.escape(told)}"):
+        Middleware(ok, **options)
+
+
+def test_objectives_may_be_of_any_route_of_a_template_and_of_what_the_application_calls_them() -> None:
+    Middleware(ok, objectives={"*": 250, "GET /users/{id}": 50, "GET /users/{}": 50.5})
+    Middleware(ok, objectives={"checkout": 50}, route=lambda environ: "checkout")
+    with pytest.raises(profiler.ProfilerError, match="the application is None"):
+        Middleware(cast("Any", None))
