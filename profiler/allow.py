@@ -114,6 +114,8 @@ def load(path: str | os.PathLike[str]) -> AllowList:
         raise ProfilerError(
             f"cannot read the allow list {os.fspath(path)!r}: {error.strerror}", "name a file that exists"
         ) from error
+    except RecursionError as error:  # of tomllib, at a thousand or so brackets
+        raise ProfilerError(f"the allow list {os.fspath(path)!r} is nested too deeply", _EXAMPLE) from error
     except ValueError as error:  # not TOML, not UTF-8
         raise ProfilerError(f"the allow list {os.fspath(path)!r} is no TOML: {error}", _EXAMPLE) from error
     listed = found.pop("allow", [])

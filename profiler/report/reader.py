@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from typing import Any, NoReturn
@@ -18,6 +19,9 @@ from profiler.model import SCHEMA
 from profiler.report.profile import MAX_WORKERS, Profile, Worker, add, add_header, add_site, moment, text
 
 MAX_LINE_BYTES = 1 << 20  # a slow slice with the deepest stack and the longest paths takes half of it
+
+PROFILE = "profile"  # below the directory of a server, where its workers' files are unless it was told otherwise
+MAX_AHEAD_S = 86_400.0  # of a line to its file, or to now: another machine's clock may be off by an hour or a time zone
 
 _ODD = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 _Sessions = dict[tuple[str, int, float], Worker]  # by host, pid and start
@@ -79,6 +83,9 @@ def _paths(directories: list[str], profile: Profile) -> list[str]:
     paths: dict[str, str] = {}
     for directory in directories:
         found = _in_directory(directory)
+        below = os.path.join(directory, PROFILE)
+        if not found and os.path.isdir(below):
+            found = _in_directory(below)
         if not found:
             profile.empty.append(directory)
         for path in found:
@@ -90,13 +97,21 @@ def _in_directory(directory: str) -> list[str]:
     named = "name the one the server was told to profile into"
     try:
         with os.scandir(directory) as entries:  # only files: to open a pipe would be to wait for whoever writes
-            return [entry.path for entry in entries if fnmatch(entry.name, "worker-*.jsonl") and entry.is_file()]
+            return [entry.path for entry in entries if fnmatch(entry.name, "worker-*.jsonl") and _is_file(entry)]
     except FileNotFoundError:
         raise ProfilerError(f"there is no directory {directory!r}", named) from None
     except NotADirectoryError:
         raise ProfilerError(f"{directory!r} is no directory", f"name {os.path.dirname(directory) or '.'!r}") from None
     except OSError as error:
         raise _unreadable(directory, error) from error
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """False for a link in a circle, too, which is no worker's."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _unreadable(path: str, error: OSError) -> ProfilerError:
@@ -123,10 +138,13 @@ def _read_file(path: str, profile: Profile, sessions: _Sessions) -> list[Worker]
     found: list[Worker] = []
     unreadable = 0
     try:
+        latest_s = max(os.stat(path).st_mtime, time.time()) + MAX_AHEAD_S  # a copy may have any time
         for raw in _lines(path):
             try:
                 line = json.loads(raw, parse_constant=_no_number)
                 at_s = moment(line["t"])
+                if not 0 < at_s <= latest_s:
+                    raise ValueError("no worker wrote a line then")
                 if line["type"] == "worker":
                     worker, new = _session(line, sessions)
                     found += new

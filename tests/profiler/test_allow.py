@@ -125,3 +125,10 @@ def test_a_report_marks_what_is_allowed_and_what_no_longer_is(
     assert marks.pop("fetch_rate") == {"until": "9999-12-31", "expired": False, "reason": "known since spring"}
     assert marks.pop("score")["expired"]
     assert set(marks.values()) == {None}
+
+
+def test_a_file_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "stalls.toml"
+    path.write_text("x = " + "[" * 100_000)
+    with pytest.raises(ProfilerError, match="is nested too deeply; an entry has file = "):
+        load(path)

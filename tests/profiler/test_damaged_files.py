@@ -93,3 +93,41 @@ def test_a_file_of_another_schema_is_skipped_and_named(tmp_path: Path, capsys: p
     shown = capsys.readouterr()
     assert shown.out.startswith("1 worker, 100 requests")
     assert shown.err == f"profiler: skipped 1 file of another schema: {str(first)!r} is of 'profiler.data/9'\n"
+
+
+def test_a_link_in_a_circle_costs_the_others_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy_of_example(tmp_path)
+    link = tmp_path / "worker-3.jsonl"
+    link.symlink_to(link.name)
+    assert run([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("2 workers, 1,006 requests")
+
+
+@pytest.mark.parametrize("moment", [32_503_680_000.0, 0, 0.0])
+def test_a_line_of_a_moment_in_which_nobody_wrote_it_is_no_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], moment: float
+) -> None:
+    first, _ = copy_of_example(tmp_path)
+    window = report_on(tmp_path)["window"]
+    with first.open("a") as file:
+        file.write(json.dumps({"t": moment, "type": "route", "route": "GET /", "requests": 1, "errors": 0}) + "\n")
+    assert report_on(tmp_path)["window"] == window
+    assert run([str(tmp_path)]) == 0
+    assert "\n1 line could not be read" in capsys.readouterr().out
+
+
+def test_of_lines_without_a_time_since_is_not_to_blame(tmp_path: Path) -> None:
+    for path in copy_of_example(tmp_path):
+        lines = [{**json.loads(line), "t": 0} for line in path.read_text().splitlines() if line.startswith("{")]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ProfilerError, match="can be read: its worker-"):
+        run([str(tmp_path)])
+
+
+def test_of_a_servers_directory_the_profile_in_it_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "profile").mkdir()
+    with pytest.raises(ProfilerError, match="there is no profile in"):
+        run([str(tmp_path)])
+    copy_of_example(tmp_path / "profile")
+    assert run([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("2 workers, 1,006 requests")
