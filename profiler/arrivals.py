@@ -12,7 +12,11 @@ While a slice keeps the hub nobody polls, so what comes then is noticed late. As
 
 Each answer is a moment by which it was there, never one before it came; 0.0: nobody knows. Times are as in model.py.
 The stamps are there for sockets that were never asked to have them, as long as one socket of the machine was: so the
-session keeps such a one, and the flag is set on another when its stamp is wanted.
+session keeps such a one, and the flag is set on another for the moment when its stamp is wanted.
+What is looked at belongs to somebody else, who must find it as it was. A read that finds no bytes returns the socket's
+error and so clears it, a reset as any other: hence only TCP is read, where bytes come before the error, and only when
+there are some. A socket whose owner has asked the kernel for something that a look would change is not read either.
+`TCP_INFO`, `FIONREAD` and polling change nothing; `SO_ERROR` would clear the error and is never asked for.
 Limits: what the watchdog cannot see, while C code holds the GIL, is known for TCP alone; a wait that began in the turn
 of the stall is not in the kernel's set before the loop polls.
 """
@@ -20,9 +24,11 @@ of the stall is not in the kernel's set before the loop polls.
 from __future__ import annotations
 
 import _socket
+import fcntl
 import os
 import struct
 import sys
+import termios
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -35,7 +41,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PEEK_BYTES: Final = 16 * 1024  # the server's one read: the stamp is that of the last of these
-_SO_TIMESTAMPNS: Final = 35  # asm-generic/socket.h; Python has no name for it
+_SO_TIMESTAMPNS: Final = 35  # asm-generic/socket.h, as those below; Python has no names for them
+# What somebody may have set and a look would change: SO_TIMESTAMP and SO_TIMESTAMPING share their flags with the one
+# above, SO_PEEK_OFF moves with each look. With the value of who has not set it.
+_UNSET: Final = ((29, 0), (_SO_TIMESTAMPNS, 0), (37, 0), (42, -1))
+_TCP_ULP: Final = 31  # linux/tcp.h; kernel TLS: its bytes are no whole record, and then a look finds the error
+_TCP_ULP_BYTES: Final = 16
+_INT: Final = struct.Struct("@i")
 _TCP_INFO_BYTES: Final = 104  # of struct tcp_info; as much as Linux had when it got the field
 _LAST_DATA_RECV: Final = 52  # offset of tcpi_last_data_recv, an unsigned number of milliseconds
 _CLOCK_MONOTONIC_COARSE: Final = 6  # linux/time.h; its resolution is the kernel's step, which TCP_INFO counts in
@@ -65,21 +77,52 @@ def stamping() -> _socket.socket | None:
 
 
 def stamp_s(sock: Any, size: int = PEEK_BYTES) -> float:
-    """When the last of the first `size` unread bytes came; 0.0: unknown, or there are none."""
-    if not _LINUX or sock.family not in _IN_FAMILIES:
+    """When the last of the first `size` unread bytes of a TCP connection came; 0.0: unknown, or there are none."""
+    if not _LINUX or not _is_tcp(sock):
         return 0.0
     try:
-        sock.setsockopt(_socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        flags = _socket.MSG_PEEK | _socket.MSG_DONTWAIT
-        received, ancillary, _, _ = sock.recvmsg_into([memoryview(_space)[:size]], 64, flags)
-        for level, kind, data in ancillary if received else ():
-            if (level, kind) == (_socket.SOL_SOCKET, _SO_TIMESTAMPNS) and len(data) == _TIMESPEC.size:
-                seconds, ns = _TIMESPEC.unpack(data)
-                age_ns = time.time_ns() - (seconds * 1_000_000_000 + ns)
-                return time.perf_counter() - age_ns * 1e-9 if age_ns >= 0 else 0.0
-    except (OSError, ValueError):  # closed meanwhile
+        unread = bytearray(_INT.size)
+        fcntl.ioctl(sock.fileno(), termios.FIONREAD, unread)
+        if not _INT.unpack(unread)[0]:
+            return 0.0
+        return (_look_s(sock, size) if _is_plain(sock) else 0.0) or last_s(sock)
+    except (OSError, ValueError):  # closed meanwhile, or it listens
         return 0.0
-    return last_s(sock) if received else 0.0
+
+
+def _is_tcp(sock: Any) -> bool:
+    return (
+        sock.family in _IN_FAMILIES
+        and sock.type == _socket.SOCK_STREAM
+        and sock.proto in (0, _socket.IPPROTO_TCP)  # 0: the family's default
+    )
+
+
+def _is_plain(sock: Any) -> bool:
+    """Nobody has set what a look would change, or is changed by."""
+    for option, unset in _UNSET:
+        try:
+            if sock.getsockopt(_socket.SOL_SOCKET, option) != unset:
+                return False
+        except OSError:  # this kernel does not have it
+            continue
+    return not sock.getsockopt(_socket.IPPROTO_TCP, _TCP_ULP, _TCP_ULP_BYTES)
+
+
+def _look_s(sock: Any, size: int) -> float:
+    """Of the unread bytes that there are."""
+    sock.setsockopt(_socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    try:
+        flags = _socket.MSG_PEEK | _socket.MSG_DONTWAIT
+        _, ancillary, _, _ = sock.recvmsg_into([memoryview(_space)[:size]], 64, flags)
+    finally:
+        sock.setsockopt(_socket.SOL_SOCKET, _SO_TIMESTAMPNS, 0)
+    for level, kind, data in ancillary:
+        if (level, kind) == (_socket.SOL_SOCKET, _SO_TIMESTAMPNS) and len(data) == _TIMESPEC.size:
+            seconds, ns = _TIMESPEC.unpack(data)
+            age_ns = time.time_ns() - (seconds * 1_000_000_000 + ns)
+            return time.perf_counter() - age_ns * 1e-9 if age_ns >= 0 else 0.0
+    return 0.0
 
 
 def last_s(sock: Any) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from profiler.arrivals import Sightings
     from profiler.model import Turn
 
-# Of the threshold: a millisecond, as long as some fifty requests of 20 us. To ask about one takes a fifth of one.
+# Of the threshold: a millisecond, as long as some fifty requests of 20 us. To ask about one takes a third of one.
 KEPT = 0.1
 WAITED_S = 0.01  # a poll that finds something takes microseconds, or as long as a busy machine takes the CPU away
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import gevent.socket
 import pytest
 
 from tafe import profiling
+from tafe.connection import Connection
 from tests.server.conftest import hello, read_answer
 
 if TYPE_CHECKING:
@@ -84,3 +86,27 @@ def test_a_request_whose_client_left_ends_and_its_times_add_up(
     unusual = {} if outcome == 200 else {outcome: 1}
     assert served == {f"GET {path}": (1, unusual), "GET /other": (2, {})}
     assert figures.dropped == figures.failures == 0
+
+
+def test_a_reset_during_a_stall_is_no_end_of_what_the_client_sends(profiled: tuple[Live, list[Span]]) -> None:
+    live, spans = profiled
+    profiling.follow(live.server)
+    client = live.connect()
+    client.sendall(ASK % b"/asks")
+    while not spans:
+        gevent.sleep(0.001)
+    (connection,) = live.server._connections
+    assert isinstance(connection, Connection)
+
+    def stall() -> None:
+        reset(client)
+        begun_s = time.perf_counter()
+        while time.perf_counter() < begun_s + 0.05:
+            pass
+
+    gevent.sleep(0.001)  # the loop polls, so that it is the stall that hides the reset
+    gevent.spawn(stall).join()
+    while not connection.eof and not connection.gone:
+        gevent.sleep(0.001)
+    assert connection.gone
+    assert not connection.eof
