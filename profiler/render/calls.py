@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _DEEPEST = 100  # calls in an estimated stack: frameworks and their middlewares are 30 to 50 deep
 _LEAST = 0.0005  # of all time: a narrower box cannot be seen
+_SAMPLES = 100_000  # more than a recording leads to, unless its functions call one another in every order
 _ELSEWHERE = "(callers not told apart)"
 
 
@@ -47,7 +48,7 @@ def callgrind(recording: Recording) -> bytes:
     Files below the working directory are named from there: callgrind_annotate does that with functions, but not with
     callees, and so shows them twice.
     """
-    return "\n".join(_callgrind(recording)).encode() + b"\n"
+    return "\n".join(_callgrind(recording)).encode("utf-8", "replace") + b"\n"
 
 
 def _callgrind(recording: Recording) -> Iterator[str]:
@@ -87,7 +88,8 @@ def speedscope(recording: Recording) -> bytes:
 
     A function with several callers is taken to do the same for each of them, in proportion to the time that it took for
     each: gprof's assumption. What that does not account for (recursion, callers that never returned, too little to be
-    seen) stands apart, under a frame that says so: the own time of each function is in all what was recorded.
+    seen, more stacks than can be shown) stands apart, under a frame that says so: the own time of each function is in
+    all what was recorded.
     """
     elsewhere = len(recording.functions)  # the frame after theirs
     samples = list(_stacks(recording.functions, elsewhere))
@@ -131,7 +133,9 @@ def _stacks(functions: list[Function], elsewhere: int) -> Iterator[tuple[list[in
     left_s = [one.own_s for one in functions]
     # What no caller accounts for began here.
     to_do = [([place], total_s[place] - called_s[place]) for place in range(len(functions))]
-    while to_do:
+    for _ in range(_SAMPLES):
+        if not to_do:
+            break
         stack, time_s = to_do.pop()
         place = stack[-1]
         if time_s < least_s or not total_s[place]:

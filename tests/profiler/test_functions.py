@@ -125,6 +125,17 @@ def test_it_lives_with_our_tracer_and_leaves_nothing_behind(install: Callable[..
     assert list(yappi.get_func_stats()) == []
 
 
+def test_its_own_thread_ends_with_it_and_a_thread_that_began_meanwhile_leaves_no_hook_here() -> None:
+    mine = ThreadPool(1)
+    before = len(os.listdir("/proc/self/task"))
+    record_while(lambda: mine.apply(leaf, (1,)))
+    assert sys.getprofile() is None
+    mine.kill()
+    with gevent.Timeout(10):
+        while len(os.listdir("/proc/self/task")) > before:  # the kernel's side of a thread ends a moment later
+            gevent.sleep(0.001)
+
+
 def test_what_runs_afterwards_is_not_traced_by_anything() -> None:
     events: list[str] = []
     gevent.spawn(functions.record, 0.05).get()
@@ -271,6 +282,42 @@ def test_stacks_are_estimated_by_the_share_of_each_caller() -> None:
     profile = json.loads(Recording("cpu", 0.0, 5.0, 1, made).render("speedscope"))["profiles"][0]
     found = {tuple(stack): weight for stack, weight in zip(profile["samples"], profile["weights"], strict=True)}
     assert found == {(0,): 1.0, (0, 2): 1.5, (0, 2, 3): 1.5, (1,): 0.0, (1, 2): 0.5, (1, 2, 3): 0.5}
+
+
+@pytest.mark.parametrize("own_s", [0.0, 0.01])
+def test_functions_that_call_one_another_in_every_order_end_in_a_file_that_can_be_read(own_s: float) -> None:
+    names = range(40)
+    made = [
+        Function("a.py", n, f"f{n}", 10, 10, own_s, 1.0, [Call(m, 10, 10, 0.01, 1.0) for m in names if m != n])
+        for n in names
+    ]
+    # Each of a row calls both of the next one: as many stacks as there are numbers of so many digits.
+    rows = [
+        Function(
+            "b.py",
+            n,
+            f"g{n}",
+            1,
+            1,
+            own_s,
+            1.0,
+            [Call(m, 1, 1, 0.0, 0.5) for m in (n // 2 * 2 + 2, n // 2 * 2 + 3) if m < 60],
+        )
+        for n in range(60)
+    ]
+    for functions_ in (made, rows):
+        profile = json.loads(Recording("cpu", 0.0, 5.0, 1, functions_).render("speedscope"))["profiles"][0]
+        assert len(profile["samples"]) <= 100_000 + len(functions_)
+        assert profile["endValue"] == pytest.approx(len(functions_) * own_s)
+
+
+@pytest.mark.parametrize("format_", ["pstats", "callgrind", "speedscope"])
+def test_a_file_whose_name_is_no_text_is_shown_as_far_as_it_is(format_: str) -> None:
+    made = [Function("/a/\udcff b\n.py", 1, "f\udcfe", 1, 1, 1.0, 1.0, [])]
+    shown = Recording.load(b"".join(Recording("cpu", 0.0, 5.0, 1, made).dump())).render(format_)
+    assert shown
+    if format_ != "pstats":
+        assert "/a/? b" in shown.decode()
 
 
 def test_recursion_and_callers_that_never_returned_lose_no_time() -> None:

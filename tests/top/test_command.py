@@ -116,6 +116,80 @@ def test_a_terminal_is_drawn_over_until_q_and_is_as_before_afterwards(served: Ru
     assert "\x1b[1m" in screen.text
 
 
+def modes_of(fd: int) -> list[Any]:
+    return list(termios.tcgetattr(fd))
+
+
+@pytest.fixture
+def held() -> Iterator[tuple[int, int]]:
+    """Both sides of a terminal that is there before the program and after it."""
+    ours, its = pty.openpty()
+    yield ours, its
+    os.close(ours)
+    os.close(its)
+
+
+def on_terminal(where: str, its: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*COMMAND, where], cwd=ROOT, env={**CLEAN, "TERM": "xterm"}, stdin=its, stdout=its, stderr=its,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def seen(ours: int, pattern: bytes) -> bytes:
+    text = b""
+    end_s = time.monotonic() + 15
+    while not re.search(pattern, text):
+        assert time.monotonic() < end_s, text
+        if select.select([ours], [], [], 0.2)[0]:
+            text += os.read(ours, 100_000)
+    return text
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT])
+def test_a_signal_that_ends_it_leaves_the_terminal_as_it_was(
+    served: Running, held: tuple[int, int], number: signal.Signals
+) -> None:
+    ours, its = held
+    before = modes_of(its)
+    started = on_terminal(str(served.run_dir), its)
+    seen(ours, rb"ready")
+    assert modes_of(its) != before
+    started.send_signal(number)
+    assert started.wait(10) == 128 + number
+    assert modes_of(its) == before
+    assert b"Traceback" not in seen(ours, rb"\x1b\[\?1049l")
+
+
+@pytest.mark.real
+def test_suspended_it_gives_the_terminal_back_and_takes_it_again(served: Running, held: tuple[int, int]) -> None:
+    ours, its = held
+    before = modes_of(its)
+    started = on_terminal(str(served.run_dir), its)
+    seen(ours, rb"ready")
+    during = modes_of(its)
+    started.send_signal(signal.SIGTSTP)
+    seen(ours, rb"\x1b\[\?1049l")
+    # Without a shell, whose group it would be in, the kernel lets it go on at once.
+    seen(ours, rb"\x1b\[\?1049h(?s:.*)ready")
+    assert modes_of(its) == during != before
+    os.write(ours, b"q")
+    assert started.wait(10) == 0
+    assert modes_of(its) == before
+
+
+@pytest.mark.real
+def test_without_a_keyboard_it_goes_on_until_it_is_ended(served: Running) -> None:
+    command = ["sh", "-c", f"exec {' '.join(COMMAND)} {served.run_dir} <&-"]
+    with subprocess.Popen(command, cwd=ROOT, env=CLEAN, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline().startswith(b"tafe top ")
+        started.send_signal(signal.SIGTERM)
+        assert started.communicate(timeout=10)[1] == b""
+    assert started.returncode == 143
+
+
 @pytest.mark.real
 def test_a_new_size_is_obeyed(served: Running) -> None:
     screen = Screen(str(served.run_dir), columns=100)
