@@ -7,7 +7,7 @@
 | starved, too | off the CPU with the GIL, while pages were read from the disk (innocent) |
 | python | on the CPU, and the watchdog got the GIL as bytecode gives it up: after the switch interval |
 | native | on the CPU, and the GIL was either free (the C code had released it) or held for several intervals |
-| blocking | off the CPU, not waiting for one, and the GIL was free: a system call that waits |
+| blocking | off the CPU, not waiting for one or for another thread, and the GIL was free: a system call that waits |
 | blocking, too | off the CPU, the GIL was held, and no other thread can have held it: a call that waits with it |
 | gil | without its waiting for the GIL, which another thread had, it would not have been slow (innocent) |
 | convoy | many short slices of one turn (convoy.py) that were on the CPU, or whose waiting is no other thread's |
@@ -184,7 +184,8 @@ def judge(
         return Verdict("gc", innocent=False, on_cpu=on_cpu)
     seen_s = share.length_s - share.gap_s
     if convoy:
-        sure = seen_s >= threshold_s / 2 and (share.cpu_least_s >= threshold_s or not is_crowded(share))
+        waited = is_crowded(share) or _may_be_hogged(share, own_s)
+        sure = seen_s >= threshold_s / 2 and (share.cpu_least_s >= threshold_s or not waited)
         return Verdict("convoy" if sure else "unknown", innocent=False, on_cpu=True, accuses=sure)
     cause = _own_cause(share, own_s, weights, sees_waits)
     if cause == "python" and seen_s < _SEEN * threshold_s:
@@ -233,16 +234,21 @@ def _own_cause(share: Shares, own_s: float, weights: dict[Kind, float], sees_wai
         return "python" if python_s > native_s else "native"
     if share.cpu_most_s >= own_s / 2 or not sees_waits:
         return "unknown"
-    slept = share.blocked_s >= _SLEPT * own_s or not is_crowded(share)
-    # In the time before it let go, or with the GIL, it may have waited for that, if another thread may have had it.
-    often = share.gil_most_s >= own_s / 2
-    hogged = often and (not share.alone or share.others_s >= own_s / 2)
+    hogged = _may_be_hogged(share, own_s)
+    # That the GIL was free when it was looked at does not tell of the time before, but to be asleep then does.
+    slept = share.blocked_s >= _SLEPT * own_s or not (hogged or is_crowded(share))
     free_s = weights[Kind.FREE] + (0.0 if hogged else weights[Kind.LET_GO]) if slept else 0.0
+    # With the GIL, unless it was waiting for that.
     waited = hogged or share.gil_least_s >= own_s / 2 or is_crowded(share)
     with_it_s = 0.0 if waited else weights[Kind.HELD]
     # Who gave the GIL up when asked was on the CPU.
     enough_s = _MAJORITY * (sum(weights.values()) - weights[Kind.ASKED])
     return "blocking" if enough_s and max(free_s, with_it_s) >= enough_s else "unknown"
+
+
+def _may_be_hogged(share: Shares, own_s: float) -> bool:
+    """Whether it may have waited for the GIL for half of that, and another thread have had it."""
+    return share.gil_most_s >= own_s / 2 and (not share.alone or share.others_s >= own_s / 2)
 
 
 def is_crowded(share: Shares) -> bool:

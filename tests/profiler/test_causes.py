@@ -87,6 +87,8 @@ def verdict(share: Shares, samples_ms: dict[str, float], **options: bool) -> str
         (split(30, cpu=1, gil=(0, 5), others=29), {"asked": 28}, "unknown"),
         (split(30, cpu=1, gil=(0, 5), others=29, blocked=28), {"free": 29}, "blocking"),  # meanwhile others work
         (split(12, cpu=1, gil=(0, 5), blocked=8), {"let_go": 11}, "blocking"),
+        (split(11, cpu=1, gil=(11, 11), others=11, alone=False), {"free": 5}, "unknown"),  # seen once, just after that
+        (split(11, cpu=1, gil=(11, 11), others=11, blocked=5), {"free": 5}, "blocking"),
         (split(12, cpu=1, gil=(0, 10), others=11), {"let_go": 11}, "unknown"),  # it waited for the GIL to go on
         (split(12, cpu=1, gil=(0, 10), alone=False), {"let_go": 11}, "unknown"),
         (split(45, cpu=15, gil=(25, 35), others=30), {"asked": 44}, "python"),  # slow enough by itself
@@ -154,6 +156,8 @@ def test_a_convoy_is_one_unless_the_machine_or_another_thread_made_it_long() -> 
 def test_a_convoy_that_nothing_was_seen_of_for_most_of_its_time_names_no_line() -> None:
     assert not judged(split(22, cpu=22, gap=18), {"asked": 18}, convoy=True).accuses
     assert not judged(split(40, cpu=8, overload=7, gap=15), {"asked": 40}, convoy=True).accuses, "nor a starved one"
+    waited = split(28, cpu=2, gil=(28, 28), others=26, alone=False, gap=16)
+    assert not judged(waited, {"let_go": 11}, convoy=True).accuses, "nor one that waited for the GIL"
     assert judged(split(22, cpu=22, gap=12), {"asked": 18}, convoy=True).accuses
 
 
