@@ -159,15 +159,15 @@ def report(
 def routes(app: str) -> int:
     """List the routes of a tafe.App: methods, path, handler and where it is."""
     load.search_working_directory()
-    target = load.parse(app)
+    target = load.parse(app, "routes")
     load.find(target)
     from gevent import monkey
 
     monkey.patch_all()  # as a worker does before it loads the application
     try:
         application = load.load(target)
-    except Exception as error:  # noqa: BLE001  whatever the application raised is shown, not raised
-        raise UsageError(f"{app} cannot be loaded\n{load.failure(error)}") from None
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the application raised is shown, not raised
+        raise load.LoadFailed(f"{app} cannot be loaded\n{load.failure(error)}") from None
     listing = getattr(application, "routes", None)
     if listing is None:
         kind = type(application).__name__
@@ -182,16 +182,15 @@ def routes(app: str) -> int:
 @cli.command()
 @click.argument("app", metavar="MODULE:APP")
 @click.option("--format", "format_", metavar="text|json", default="text", help="How to show it. [default text]")
-def doctor(app: str, format_: str) -> int:
+@click.option("--allow", metavar="FILE", help="A list of stalls that are accepted for a time, as for tafe report.")
+def doctor(app: str, format_: str, allow: str | None) -> int:
     """Say what in an application will keep a hub from everybody else, before it is deployed.
 
     It is loaded in a process of its own, patched first as in a worker. Exit status 0: nothing found, 1: something.
     """
     from tafe.doctor import examine
 
-    status, shown = examine(app, format_)
-    click.echo(shown, nl=False)
-    return status
+    return examine(app, format_, allow)
 
 
 _WHERE = click.argument("where", metavar="[RUN-DIR|ADMIN-ADDRESS]", default=Settings.run_dir)

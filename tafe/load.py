@@ -43,17 +43,24 @@ class Target:
     name: str  # dotted; empty: one of the default names
     is_factory: bool
     text: str
+    command: str = "serve"  # what to type instead begins with it
 
 
-def parse(text: str) -> Target:
-    """Take MODULE:APP apart; `UsageError` if it is something else."""
+class LoadFailed(UsageError):
+    """What was raised when the application was loaded."""
+
+    exit_status = 4  # gunicorn's
+
+
+def parse(text: str, command: str = "serve") -> Target:
+    """Take MODULE:APP apart; `UsageError` if it is something else. `command`: the one that was typed."""
     match = _SPEC.fullmatch(text)
     if match is None or "" in match["module"].split("."):
         module, colon, name = text.partition(":")
         guess = module.removesuffix(".py").strip("./").replace("/", ".") + colon + name
         near = guess if guess != text and _SPEC.fullmatch(guess) else "apps.hello:app"
-        raise UsageError(f"{text!r} does not name an application", allowed=_ALLOWED, try_=f"tafe serve {near}")
-    return Target(match["module"], match["name"] or "", bool(match["call"]), text)
+        raise UsageError(f"{text!r} does not name an application", allowed=_ALLOWED, try_=f"tafe {command} {near}")
+    return Target(match["module"], match["name"] or "", bool(match["call"]), text, command)
 
 
 def search_working_directory() -> None:
@@ -73,8 +80,11 @@ def find(target: Target) -> ModuleSpec:
         spec = _spec(name, path)
         if spec is None:
             folders = sys.path[:1] if path is None else list(path)
+            parent = name.rpartition(".")[0]
             raise UsageError(
-                f"{target.text!r}: there is no module {name!r} in {', '.join(folders) or 'a module'}",
+                f"{target.text!r}: there is no module {name!r} in {', '.join(folders)}"
+                if folders
+                else f"{target.text!r}: {parent!r} is a file, not a package, so there is no module {name!r}",
                 allowed=_ALLOWED,
                 try_=_retry(target, name, folders),
             )
@@ -134,7 +144,7 @@ def _retry(target: Target, missing: str, folders: list[str]) -> str:
     """The module of a file that was named; one that exists beside the missing one and is spelled like it; else how to
     say where it is."""
     if missing == target.module and missing.endswith(".py"):
-        return f"tafe serve {missing.removesuffix('.py')}{target.text[len(target.module) :]}"
+        return f"tafe {target.command} {missing.removesuffix('.py')}{target.text[len(target.module) :]}"
     wanted = missing.rpartition(".")[2]
     names = set()
     for folder in folders:
@@ -145,7 +155,7 @@ def _retry(target: Target, missing: str, folders: list[str]) -> str:
         names |= {entry.removesuffix(".py") for entry in entries if entry.endswith(".py") or "." not in entry}
     for near in difflib.get_close_matches(wanted, sorted(names), n=1, cutoff=0.6):
         module = missing[: len(missing) - len(wanted)] + near + target.module[len(missing) :]
-        return f"tafe serve {module}{target.text[len(target.module) :]}"
+        return f"tafe {target.command} {module}{target.text[len(target.module) :]}"
     return "start tafe in the directory that holds the module, or set PYTHONPATH"
 
 
@@ -157,7 +167,7 @@ def _attribute(module: ModuleType, target: Target) -> Any:
         raise UsageError(
             f"{target.text!r}: the module has neither app nor application",
             allowed=_ALLOWED,
-            try_=f"tafe serve {target.module}:NAME",
+            try_=f"tafe {target.command} {target.module}:NAME",
         )
     found: Any = module
     for part in target.name.split("."):
@@ -168,7 +178,7 @@ def _attribute(module: ModuleType, target: Target) -> Any:
             raise UsageError(
                 f"{target.text!r}: {target.module} has no {target.name!r}",
                 allowed=_ALLOWED,
-                try_=f"tafe serve {target.module}:{near[0]}" if near else "",
+                try_=f"tafe {target.command} {target.module}:{near[0]}" if near else "",
             ) from None
     return found
 

@@ -9,6 +9,7 @@ While it runs it also knows which request a greenlet works for (`lifecycle.origi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,27 @@ def advice(cause: str, call: str) -> str:
     return advise(Case(cause, call, remedies=REMEDIES))
 
 
+def allowed(path: str) -> Callable[[str, str, str], bool]:
+    """Whether an allow list accepts, today, what (file, function, cause) does, however long that is.
+
+    Raises `UsageError` for a file that is no such list.
+    """
+    from profiler import allow  # the command that reads one needs it
+
+    try:
+        entries = allow.load(path)
+    except profiler.ProfilerError as error:
+        raise _usage(error) from error
+    today = datetime.now(UTC).astimezone().date()
+
+    def accepts(file: str, function: str, cause: str) -> bool:
+        site = {"file": file, "function": function, "cause": cause, "busy_ms": {"max": 0.0}}
+        entry = entries.covering(site)
+        return entry is not None and not entry.expired(today)
+
+    return accepts
+
+
 def record_functions(length_s: float, clock: str, over: Event) -> Iterator[bytes]:
     """Record which functions this worker's time goes into, while it serves; the pieces are for `shown_functions`.
 
@@ -181,6 +203,7 @@ __all__ = [
     "REPORT_FORMATS",
     "SpanObserver",
     "advice",
+    "allowed",
     "bounds_s",
     "cut",
     "figures",

@@ -1,4 +1,4 @@
-"""`python -m tafe.doctor MODULE:APP FD`: the process that loads the application; it answers into the descriptor."""
+"""`python -m tafe.doctor MODULE:APP FILE`: the process that loads the application; it answers into the file."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ import sys
 
 from tafe.doctor.probe import main
 
-main(sys.argv[1], int(sys.argv[2]))
+main(sys.argv[1], sys.argv[2])

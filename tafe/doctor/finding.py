@@ -15,3 +15,4 @@ class Finding(NamedTuple):
     what: str
     why: str
     instead: str
+    cause: str = "blocking"  # as the profiler would call it

@@ -6,7 +6,17 @@ seen to block (profiler/report/advice.py); a row with words of its own says it b
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from fcntl import LOCK_NB, LOCK_UN
 from typing import NamedTuple
+
+
+class Harmless(NamedTuple):
+    """The argument that decides whether a call blocks, and by which numbers it does not."""
+
+    position: int
+    keyword: str
+    by: Callable[[int], bool]
 
 
 class Known(NamedTuple):
@@ -15,13 +25,16 @@ class Known(NamedTuple):
     cause: str  # as the profiler would call it
     why: str
     instead: str = ""  # empty: the profiler's advice
-    unless: str = ""  # a word in the call that makes it harmless
+    harmless: Harmless | None = None
+    on_file: bool = False  # it waits for another process that has the same file
 
 
 _PROCESS = "it sleeps until the child process has ended, and gevent does not replace it"
 _DISK = "it sleeps until the disk has written"
 _HASH = "it computes for milliseconds on purpose, and the hub waits"
 _WITH_GEVENT = "use gevent.subprocess, or the module subprocess, which is patched"
+_UNLOCKED = Harmless(1, "operation", lambda operation: bool(operation & (LOCK_NB | LOCK_UN)))
+_YOUNG = Harmless(0, "generation", lambda generation: generation in (0, 1))  # of the generations, the small ones
 
 # Functions that block although everything was patched.
 FUNCTIONS: dict[str, Known] = {
@@ -31,8 +44,12 @@ FUNCTIONS: dict[str, Known] = {
     "os.wait4": Known("blocking", _PROCESS, _WITH_GEVENT),
     "os.fsync": Known("blocking", _DISK),
     "os.fdatasync": Known("blocking", _DISK),
-    "fcntl.flock": Known("blocking", "it sleeps until the other holder lets go of the file", unless="LOCK_NB|LOCK_UN"),
-    "fcntl.lockf": Known("blocking", "it sleeps until the other holder lets go of the file", unless="LOCK_NB|LOCK_UN"),
+    "fcntl.flock": Known(
+        "blocking", "it sleeps until the other holder lets go of the file", harmless=_UNLOCKED, on_file=True
+    ),
+    "fcntl.lockf": Known(
+        "blocking", "it sleeps until the other holder lets go of the file", harmless=_UNLOCKED, on_file=True
+    ),
     "sqlite3.connect": Known(
         "blocking",
         "statements on this connection sleep in C while another process holds the lock, and while the disk is read",
@@ -48,7 +65,7 @@ FUNCTIONS: dict[str, Known] = {
     "bcrypt.kdf": Known("native", _HASH),
     "argon2.low_level.hash_secret": Known("native", _HASH),
     "argon2.low_level.verify_secret": Known("native", _HASH),
-    "gc.collect": Known("gc", "the collector looks at every object while the hub waits", unless="(0)|(1)"),
+    "gc.collect": Known("gc", "the collector looks at every object while the hub waits", harmless=_YOUNG),
 }
 
 # What gevent replaces, and what it is to have the function or class from before.

@@ -13,12 +13,12 @@ import gevent
 
 from tafe.doctor.finding import Finding
 from tafe.doctor.known import LIBRARIES
-from tafe.doctor.sources import line_of, parsed, shown
+from tafe.doctor.sources import file_of, line_of, parsed, shown
 
 
 def look(application: Iterable[ModuleType]) -> Iterator[Finding]:
     """`application`: its modules, which may say that a library was told of gevent, and where it is imported."""
-    trees = [(str(module.__file__), parsed(str(module.__file__))) for module in application]
+    trees = [(path, parsed(path)) for path in map(file_of, application)]
     for module, library in LIBRARIES.items():
         if module in sys.modules and not _knows_gevent(module, [tree for _, tree in trees]):
             package = "mysql" if module == "_mysql_connector" else module.partition(".")[0].lstrip("_")

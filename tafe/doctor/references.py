@@ -14,7 +14,7 @@ from typing import Any
 from tafe.doctor.calls import originals
 from tafe.doctor.finding import Finding
 from tafe.doctor.known import ORIGINALS
-from tafe.doctor.sources import is_machinery, is_standard, line_of, parsed, shown
+from tafe.doctor.sources import file_of, is_machinery, is_standard, line_of, parsed, shown
 
 
 def look(loaded_before: set[str]) -> Iterator[Finding]:
@@ -22,12 +22,17 @@ def look(loaded_before: set[str]) -> Iterator[Finding]:
     known = originals()
     for name in sorted(loaded_before):
         module = sys.modules.get(name)
-        if isinstance(module, ModuleType) and not is_machinery(name) and not is_standard(module):
-            yield from _held_by(module, known)
+        if (
+            module is not None
+            and issubclass(type(module), ModuleType)
+            and not is_machinery(name)
+            and not is_standard(module)
+        ):
+            yield from _held_by(name, module, known)
 
 
-def _held_by(module: ModuleType, known: dict[int, tuple[str, Any]]) -> Iterator[Finding]:
-    path = str(module.__file__)
+def _held_by(module_name: str, module: ModuleType, known: dict[int, tuple[str, Any]]) -> Iterator[Finding]:
+    path = file_of(module)
     for name, value in sorted(vars(module).items()):
         if id(value) not in known:
             continue
@@ -38,9 +43,9 @@ def _held_by(module: ModuleType, known: dict[int, tuple[str, Any]]) -> Iterator[
             line,
             "",
             line_of(path, line),
-            f"{original} from before patching, called {name!r} in {module.__name__}",
-            f"{module.__name__} was loaded before the worker patched, so {ORIGINALS[original]}",
-            f"find out who loads {module.__name__} so early (sitecustomize, a .pth file, PYTHONSTARTUP), and stop that",
+            f"{original} from before patching, called {name!r} in {module_name}",
+            f"{module_name} was loaded before the worker patched, so {ORIGINALS[original]}",
+            f"find out who loads {module_name} so early (sitecustomize, a .pth file, PYTHONSTARTUP), and stop that",
         )
 
 

@@ -6,6 +6,7 @@ import json
 import textwrap
 
 from tafe.doctor.finding import Finding
+from tafe.profiling import plain
 
 SCHEMA = "tafe.doctor/1"
 _WIDTH = 100
@@ -21,9 +22,9 @@ def as_text(app: str, findings: list[Finding]) -> str:
     lines = []
     for number, one in enumerate(findings, 1):
         place = f"{one.file}:{one.line}" + (f" in {one.function}" if one.function else "") if one.file else app
-        lines.append(f"{number}. {place}   {one.what}")
+        lines.append(plain(f"{number}. {place}   {one.what}"))
         if one.source:
-            lines.append(f"     {one.source}")
+            lines.append(plain(f"     {one.source}"))
         lines += [*_wrapped(f"   {one.why}", "   "), *_wrapped(f"   -> {one.instead}", "      "), ""]
     if not findings:
         count = f"{app}: nothing is known to block"
@@ -33,7 +34,7 @@ def as_text(app: str, findings: list[Finding]) -> str:
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, subsequent_indent=indent)
+    return textwrap.wrap(plain(text), _WIDTH, subsequent_indent=indent)
 
 
 def as_json(app: str, findings: list[Finding]) -> str:

@@ -29,21 +29,30 @@ def is_machinery(name: str) -> bool:
     return name.partition(".")[0] in _MACHINERY
 
 
+def file_of(module: ModuleType) -> str:
+    """Where it is; empty if it has no file."""
+    try:
+        file = getattr(module, "__file__", None)
+    except Exception:  # noqa: BLE001 - it may be a library's own kind of module, that loads when it is asked
+        return ""
+    return file if isinstance(file, str) else ""
+
+
 def is_standard(module: ModuleType) -> bool:
     """Of the standard library, or without a file."""
-    file = getattr(module, "__file__", None)
-    if not isinstance(file, str):
+    file = file_of(module)
+    if not file:
         return True
     path = os.path.realpath(file)
     return path.startswith(_STDLIB) and not any(part in path for part in _PACKAGES)
 
 
-def is_application(module: ModuleType, package: str) -> bool:
-    """Of the application's top package, or at least not installed."""
-    file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or not file.endswith(".py") or is_machinery(module.__name__):
+def is_application(name: str, module: ModuleType, package: str) -> bool:
+    """Of the application's top package, or at least not installed. `name`: what it was loaded as."""
+    file = file_of(module)
+    if not file.endswith(".py") or is_machinery(name):
         return False
-    if module.__name__.partition(".")[0] == package:
+    if name.partition(".")[0] == package:
         return True
     path = os.path.realpath(file)
     return not path.startswith(_INSTALLED) and not any(part in path for part in _PACKAGES)

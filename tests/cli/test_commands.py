@@ -114,8 +114,11 @@ def test_a_directory_that_cannot_be_written_to_is_refused_before_anything_is_for
 
 def test_an_application_that_fails_to_load_is_explained_by_routes(tmp_path: Path) -> None:
     (tmp_path / "broken_one.py").write_text("import no_such_thing_at_all\n")
-    message = _complaint("routes", "broken_one:app", cwd=tmp_path)
+    done = _tafe("routes", "broken_one:app", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (4, "")
+    message = done.stderr
     assert message.startswith("tafe: broken_one:app cannot be loaded\n")
+    assert "Traceback" not in message
     assert message.endswith("ModuleNotFoundError: No module named 'no_such_thing_at_all'\n")
     assert "importlib" not in message
 
