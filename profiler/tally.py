@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 _FLOAT = Struct("<f")
 _DROPPED_BITS = 18  # of the 32
 _RAW_DROPPED_BITS = 2  # from the 16 bits that are counted to the 14 of a bucket
-_RAW_SIGN = 0x8000
 _NOTHING = _FLOAT.unpack(_FLOAT.pack(1e-9))[0]  # below a nanosecond is rounding error: zero
 _LONGEST_S = 262144.0  # three days: what takes longer is counted as that
+_RAW_INFINITY = 0x7F80  # what is above, without a sign, is no number
 _UPPER_HALF = 1 if sys.byteorder == "little" else 0
 _ALONE: Final = next(map(getrefcount, [object()]))  # what it says of what only a list has
 
 
 def bucket(value: float) -> int:
-    """The bucket that `value` falls into; what is under a nanosecond, or negative, is in bucket 0."""
-    if value < _NOTHING:
+    """The bucket that `value` falls into; what is under a nanosecond, or negative, or no number, is in bucket 0."""
+    if not value >= _NOTHING:
         return 0
     return int.from_bytes(_FLOAT.pack(min(value, _LONGEST_S)), "little") >> _DROPPED_BITS
 
@@ -55,14 +55,18 @@ class Tally:
 
     def add(self, values: list[float]) -> None:
         """Count each of them."""
-        self._counts.update(array("H", pack(f"{len(values)}f", *values))[_UPPER_HALF::2])
+        try:
+            packed = pack(f"{len(values)}f", *values)
+        except OverflowError:  # more than 32 bits can say
+            packed = pack(f"{len(values)}f", *(min(max(value, 0.0), _LONGEST_S) for value in values))
+        self._counts.update(array("H", packed)[_UPPER_HALF::2])
 
     def buckets(self) -> dict[int, int]:
         """The counts."""
         least, most = bucket(_NOTHING), bucket(_LONGEST_S)
         counts: dict[int, int] = {}
         for upper, count in self._counts.items():
-            index = 0 if upper & _RAW_SIGN else min(upper >> _RAW_DROPPED_BITS, most)
+            index = 0 if upper > _RAW_INFINITY else min(upper >> _RAW_DROPPED_BITS, most)
             if index < least:
                 index = 0
             counts[index] = counts.get(index, 0) + count
@@ -73,7 +77,7 @@ class Tally:
         least, most = bucket(_NOTHING), bucket(_LONGEST_S)
         keys = sorted(self._counts)
         values = list(map(self._counts.__getitem__, keys))
-        positive = bisect_left(keys, _RAW_SIGN)
+        positive = bisect_right(keys, _RAW_INFINITY)
         counts = []
         begin = 0
         for edge in edges:  # what is under `least` is in bucket 0, what is over `most` in that

@@ -18,7 +18,7 @@ cdef enum:
 
 cdef inline int _bucket(double value) noexcept nogil:
     cdef unsigned long long bits
-    if value < _SHORTEST_S:
+    if not value >= _SHORTEST_S:  # negative ones, and what is no number: it would be a place outside the counts
         return 0
     if value >= _LONGEST_S:
         return LAST

@@ -93,6 +93,19 @@ def test_what_takes_longer_than_three_days_is_counted_as_three_days() -> None:
     assert bucket(1e30) == bucket(float("inf")) == bucket(262144.0)
 
 
+def test_what_is_no_number_and_less_than_any_is_nothing_and_more_than_any_is_the_longest() -> None:
+    nothing, longest = [float("nan"), -float("nan"), -float("inf"), -1e300, -1.0], [float("inf"), 1e300, 1e39]
+    assert {bucket(value) for value in nothing} == {0}
+    assert {bucket(value) for value in longest} == {bucket(262144.0)}
+    for values in ([*nothing, 1.0, *longest], [*nothing[:3], 1.0, longest[0]]):
+        tally = Tally()
+        tally.add(values)
+        below, above = sum(value in longest for value in values), sum(value == 1.0 for value in values)
+        at_least = len(values) - below - above
+        assert tally.buckets() == {0: at_least, bucket(1.0): above, bucket(262144.0): below}
+        assert tally.coarse([1, bucket(1.0), bucket(2.0)]) == [at_least, 0, above, below]
+
+
 def test_nothing_and_less_are_zero() -> None:
     assert Histogram().quantile(0.5) == 0.0
     assert histogram_of([0.0, -1.0, 1e-12]).quantile(1.0) == 0.0
