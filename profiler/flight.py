@@ -18,6 +18,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from profiler.model import route_of, text_of
 from profiler.options import ANY_ROUTE
 from profiler.recorder import slow_request
 
@@ -103,7 +104,7 @@ class Flight:
 
     def ended(self, span: Span) -> None:
         """A request took longer than its limit."""
-        if span.total_s <= self._objectives_s.get(span.route, self._any_s) and span.queued_s <= self._queued_s:
+        if span.total_s <= self._objectives_s.get(route_of(span), self._any_s) and span.queued_s <= self._queued_s:
             return
         self._exceeded += 1
         end_s = span.started_s + span.total_s
@@ -119,10 +120,10 @@ class Flight:
         lines = []
         worst = self._worst
         if worst is not None and now_s >= self._due_s:
-            lines.append(self._moment(worst))
             self._quiet_until_s = now_s + EVERY_S  # before the next may come
             self._worst = None
             self._counted += 1
+            lines.append(self._moment(worst))  # after that: if it raises, the same is not tried for ever
         exceeded = self._exceeded - (self._worst is not None)
         if exceeded > self._counted:
             lines.append({"type": "exceeded", "count": exceeded - self._counted})
@@ -142,7 +143,7 @@ class Flight:
     def _moment(self, span: Span) -> dict[str, Any]:
         offset_s = time.time() - time.perf_counter()  # perf_counter's zero is arbitrary
         end_s = span.started_s + span.total_s
-        objective_s = self._objectives_s.get(span.route, self._any_s)
+        objective_s = self._objectives_s.get(route_of(span), self._any_s)
         ring = [ran for ran in list(self._ring) if ran.end_s > span.started_s and ran.start_s < end_s]
         start_s = max(span.started_s, end_s - WINDOW_S)
         if len(ring) == RING:  # what came before is gone
@@ -170,7 +171,7 @@ class Flight:
         waited = [
             other
             for other in others.values()
-            if other.started_s < end_s and other.started_s + getattr(other, "total_s", 0.0) > start_s
+            if other.total_s > 0.0 and other.started_s < end_s and other.started_s + other.total_s > start_s
         ]
         return sorted(waited, key=lambda other: -other.queued_s)
 
@@ -188,8 +189,8 @@ def _slice(ran: Ran, offset_s: float) -> dict[str, Any]:
         "started": round(ran.start_s + offset_s, 6),
         "length_s": round(ran.end_s - ran.start_s, 6),
         "kind": ran.kind,
-        "route": ran.span.route if ran.span else "",
-        "request_id": ran.span.request_id if ran.span else "",
+        "route": route_of(ran.span) if ran.span else "",
+        "request_id": text_of(ran.span.request_id, "") if ran.span else "",
         "file": file,
         "line": line,
         "function": function,

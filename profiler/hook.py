@@ -155,7 +155,7 @@ class Hook:
         span.route = route
         span.request_id = request_id
         span.blamed = None
-        span.running_s = span.longest_slice_s = span._out_s = 0.0
+        span.running_s = span.longest_slice_s = span._out_s = span.total_s = 0.0
         began = self._mark
         if ready_ns >= 0:
             ready = ready_ns * 1e-9

@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, NamedTuple
 
-from profiler.recorder import OTHER_ROUTES
+from profiler.model import OTHER_ROUTES, route_of
 from profiler.sites import HUB_ROUTE, SiteTable
 from profiler.tally import bucket
 
@@ -139,7 +139,7 @@ class Figures(NamedTuple):
     dropped: int
     displaced: int
     failures: int
-    unwritten: int  # records and lines that are in no file, since the disk was too slow or full
+    unwritten: int  # records and lines that are in no file: the disk was too slow or full, or they could not be made
     exceeded: int  # requests over their objective, or queued for ten thresholds: the flight recorder's
     delay: Times  # how late a timer was that was due
     longest: Times  # each request's longest slice
@@ -198,7 +198,7 @@ class CountedSites(SiteTable):
             site = Site(OTHER, "", 0, cause)
         self.sites[site] = self.sites.get(site, Cost()).plus(finding)
         if not finding.verdict.innocent:
-            route = record.span.route if record.span else HUB_ROUTE
+            route = route_of(record.span) if record.span else HUB_ROUTE
             route = route if self._culprit_places.give(route, share) else OTHER
             self.culprits[route] = self.culprits.get(route, Cost()).plus(finding)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SCHEMA = "profiler.data/2"  # of the files
 THIS_TURN = -1  # for `Session.begin`: when `Turn` says
 OTHER_SITES = "(other sites)"  # the function of a site that stands for all without room of their own
+OTHER_ROUTES = "(other routes)"  # and the route, also of requests whose route is no text
 
 
 class Counts(NamedTuple):
@@ -75,11 +76,11 @@ class Span:
         "route",
         "running_s",
         "started_s",  # when it became ready, if known, else when its greenlet was switched in
-        "total_s",  # set at the end
+        "total_s",  # set at the end; 0.0 until then
     )
 
     # No __init__: it would double the cost of making one. `Session.begin` fills every slot but
-    # `total_s`, and `error` and `outcome`, which are as they were: False, and of no meaning until it is counted apart.
+    # `error` and `outcome`, which are as they were: False, and of no meaning until it is counted apart.
     blamed: list[tuple[Slice, float]] | None
     error: bool
     longest_slice_s: float
@@ -96,6 +97,29 @@ class Span:
     def waiting_s(self) -> float:
         """For I/O, locks and timers: the rest of `total_s`, so known after the end only."""
         return max(0.0, self.total_s - self.running_s - self.queued_s)
+
+
+def uncounted(route: str, request_id: str, ready_ns: int = 0) -> Span:  # noqa: ARG001 - see Begin
+    """A span for `Session.begin` to give after `close`."""
+    span = Span()
+    span.route, span.request_id, span.blamed, span.error = route, request_id, None, False
+    span.started_s = time.perf_counter()
+    span.running_s = span.longest_slice_s = span.queued_s = span.total_s = span._out_s = 0.0  # noqa: SLF001
+    return span
+
+
+def text_of(value: object, otherwise: str) -> str:
+    """What was given as a name, which may be anything, as text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return str(value) if isinstance(value, int) else otherwise
+
+
+def route_of(span: Span) -> str:
+    """Its route, whatever was assigned, for whoever counts or stores by it."""
+    return text_of(span.route, OTHER_ROUTES)
 
 
 class Slice:

@@ -7,10 +7,10 @@ from profiler.tally cimport RouteTimes
 @cython.final
 cdef class Recorder:
     cdef public list batch, spare, unusual
-    cdef public object requests
+    cdef public object requests, dropped
     cdef list _slowest
     cdef double _least_s, _least_limit_s
-    cdef object _flight, _pushed, _handed_over, _epoch_s, _delta, _regulars, _room, _crowded_out
+    cdef object _flight, _pushed, _handed_over, _epoch_s, _delta, _regulars, _room, _crowded_out, _dropped_told
 
     @cython.locals(span=Span, by_route=dict, spans=list, longest_s=double)
     cpdef fold(self)

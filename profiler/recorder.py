@@ -20,6 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from profiler.histogram import Histogram
+from profiler.model import OTHER_ROUTES, route_of, text_of
 from profiler.tally import RouteTimes, spare
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ MAX_REGULARS = 150  # of them that keep their room: the rest is for routes that 
 MAX_CROWDED_OUT = 2 * MAX_ROUTES  # whose requests are counted, so that the busiest become regulars
 SLOWEST = 20  # as many as a report shows, of each SLOWEST_EPOCH_S
 SLOWEST_EPOCH_S = 600.0  # so that a report on the last hour has slow requests of that hour
-OTHER_ROUTES = "(other routes)"
 
 
 def _line(route: str, times: RouteTimes) -> dict[str, Any]:
@@ -91,7 +91,8 @@ class Recorder:
         self.batch: list[Span] = []  # the hook appends to these two
         self.unusual: list[Span] = []
         self.spare: list[Span] = []  # counted, and of no use to anybody: the hook takes them for other requests
-        self.requests = 0  # since the start
+        self.requests = self.dropped = 0  # since the start; requests that could not be counted are in both
+        self._dropped_told = 0  # of them, those that were handed over
         self._slowest: list[tuple[float, int, Span]] = []  # a heap; the number keeps spans from being compared
         self._least_s = -1.0  # what a request must exceed to be among them
         self._pushed = self._handed_over = 0  # the last number given, and the last that was handed over
@@ -102,19 +103,29 @@ class Recorder:
         self._crowded_out: dict[str, int] = {}  # requests of routes that had none, too low by what `_thin_out` took
 
     def fold(self) -> None:
-        """Count the finished requests of the batch."""
+        """Count the finished requests of the batch; anybody may assign to a span, so some may be lost."""
         if not self.batch:
             return
-        by_route = _by_route(self.batch)
         self.requests += len(self.batch)
+        try:
+            by_route = _by_route(self.batch)
+        except Exception:  # noqa: BLE001 - it must not be met again the next time, nor by the loop
+            self.dropped += len(self.batch)
+            by_route = {}
         self.batch.clear()
         for route, spans in by_route.items():
-            longest_s = self._times(route, len(spans)).add(spans)
-            if longest_s > self._least_s or longest_s > self._least_limit_s:
-                self._keep_slowest(route, spans)
-            spare(spans, self.spare)  # none of `unusual`, which refers to it
+            try:
+                longest_s = self._times(route, len(spans)).add(spans)
+                if longest_s > self._least_s or longest_s > self._least_limit_s:
+                    self._keep_slowest(route, spans)
+                spare(spans, self.spare)  # none of `unusual`, which refers to it
+            except Exception:  # noqa: BLE001 - as above
+                self.dropped += len(spans)
         for span in self.unusual:
-            self._times(span.route, 0).end_unusually(span)
+            try:
+                self._times(route_of(span), 0).end_unusually(span)
+            except Exception:  # noqa: BLE001 - as above
+                self.dropped += 1
         self.unusual.clear()
 
     def delayed(self, delay_s: float) -> None:
@@ -144,10 +155,11 @@ class Recorder:
             "overhead_s": round(overhead_s, 6),
             "switches": counts.switches - since.switches,
             "slices_over": counts.slices_over - since.slices_over,
-            "dropped": counts.dropped - since.dropped,
+            "dropped": counts.dropped - since.dropped + self.dropped - self._dropped_told,
             "displaced": counts.displaced - since.displaced,
             "failures": counts.failures - since.failures,
         }
+        self._dropped_told = self.dropped
         return delta
 
     def _times(self, route: str, requests: int) -> RouteTimes:
@@ -201,12 +213,14 @@ def _by_route(batch: list[Span]) -> dict[str, list[Span]]:
         if span.route is not first:  # one that is equal may be another object
             break
     else:
-        return {first: batch.copy()}
+        return {route_of(batch[0]): batch.copy()}
     by_route: dict[str, list[Span]] = {}
     for span in batch:
-        spans = by_route.get(span.route)
+        given: object = span.route
+        route = given if isinstance(given, str) else route_of(span)
+        spans = by_route.get(route)
         if spans is None:
-            by_route[span.route] = [span]
+            by_route[route] = [span]
         else:
             spans.append(span)
     return by_route
@@ -220,7 +234,7 @@ def slow_request(span: Span) -> dict[str, Any]:
         {
             "file": culprit.place.file,
             "line": culprit.place.line,
-            "route": culprit.span.route if culprit.span else "",
+            "route": route_of(culprit.span) if culprit.span else "",
             "s": round(cost_s, 6),
             "own": culprit.span is span,
             "started": round(culprit.start_s + wall_offset_s, 6),
@@ -230,8 +244,8 @@ def slow_request(span: Span) -> dict[str, Any]:
         if culprit.place is not None
     ]
     return {
-        "route": span.route,
-        "request_id": span.request_id,
+        "route": route_of(span),
+        "request_id": text_of(span.request_id, ""),
         "started": round(span.started_s + wall_offset_s, 6),
         "total_s": round(span.total_s, 6),
         "running_s": round(span.running_s, 6),

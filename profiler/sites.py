@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.frames import Place, Stack, describe
 from profiler.histogram import Histogram
-from profiler.model import OTHER_SITES, Slice
+from profiler.model import OTHER_SITES, Slice, route_of
 from profiler.native import Lock
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class _Site:
         for part, seconds in finding.parts.items():
             self.parts[part] = self.parts.get(part, 0.0) + seconds
         if len(self.routes) < MAX_ROUTES:
-            self.routes.add(record.span.route if record.span else HUB_ROUTE)
+            self.routes.add(route_of(record.span) if record.span else HUB_ROUTE)
         for line, weight_s in finding.lines.items():
             if line in self.lines or len(self.lines) < MAX_LINES:
                 self.lines[line] = self.lines.get(line, 0.0) + weight_s

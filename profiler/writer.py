@@ -6,7 +6,8 @@ hand-overs are apart (session.py). Each line is complete in itself; figures are 
 so a reader adds them up. Lines hold routes, request ids, times, source lines and stacks: no query strings, headers or
 local variables. A file is created with mode 0600; when it is full, another is begun (retention.py), which starts with
 the same header. A file that was deleted while it was written is begun anew.
-A full disk loses lines, which are counted in the next one that gets through.
+A full disk loses lines, which are counted in the next one that gets through. So are lines that cannot be made: whatever
+a source raises, the thread goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from profiler.native import Signal, sleep, start_thread
 from profiler.retention import MAX_FILE_AGE_S, MAX_FILE_BYTES, file_name, prune
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from profiler.flight import Flight
     from profiler.sites import SiteTable
@@ -102,7 +103,7 @@ class Writer:
 
     @property
     def unwritten(self) -> int:
-        """Records and lines that are in no file, since the disk was too slow or full."""
+        """Records and lines that are in no file: the disk was too slow or full, or they could not be made."""
         return self._overrun + self._failed
 
     def _open(self) -> int:
@@ -127,7 +128,7 @@ class Writer:
 
     def start(self, glance: Callable[[], None] = _no_glance) -> None:
         """Start the thread, which calls `glance` whenever it has just got the GIL."""
-        self._glance = glance
+        self._glance = lambda: self._try(glance)
         self._done = start_thread(self._run)
 
     def hand_over(self, source: Source) -> None:
@@ -155,14 +156,25 @@ class Writer:
         os.close(self._fd)
 
     def _run(self) -> None:
-        prune(self._directory, self._host, self._parts)
+        self._try(lambda: prune(self._directory, self._host, self._parts))
         while True:
             self._wake.wait(FLUSH_S)
-            self._glance()
             stopping = self._stopping  # read before the flush, so that the last one is complete
-            self._flush()
+            self._glance()
+            self._try(self._flush)
             if stopping:
                 return
+
+    def _try(self, step: Callable[[], None]) -> None:
+        """Do it; what it raises ends nothing else."""
+        try:
+            step()
+        except Exception:  # noqa: BLE001 - whatever it is, all later lines are worth more
+            self._lose(1)
+
+    def _lose(self, lines: int) -> None:
+        self._lost += lines
+        self._failed += lines
 
     def _flush(self) -> None:
         lines: list[dict[str, Any]] = []
@@ -171,22 +183,27 @@ class Writer:
                 source = self._outbox.popleft()
             except IndexError:  # the hub took it back
                 break
-            for line in source.lines():
-                lines.append(line)
-                sleep(0)  # the hub may want the GIL: a line takes up to 0.2 ms to make
-                self._glance()
+            self._take(lines, source.lines)
         if self._is_full():
             self._rotate()
-        lines += self._table.take()
-        if self._flight is not None:
-            lines += self._flight.take(float("inf") if self._stopping else time.perf_counter())
+        self._take(lines, self._table.take)
+        if (flight := self._flight) is not None:
+            self._take(lines, lambda: flight.take(float("inf") if self._stopping else time.perf_counter()))
         overrun = self._overrun
         self._lost += overrun - self._overrun_known
         self._overrun_known = overrun
-        if self._lost:
-            lines.append({"type": "dropped", "count": self._lost})
-        if lines:
+        if lines or self._lost:
             self._write(lines)
+
+    def _take(self, lines: list[dict[str, Any]], made: Callable[[], Iterable[dict[str, Any]]]) -> None:
+        """Add what a source has made; from where it raises on, that is lost."""
+        try:
+            for line in made():
+                lines.append(line)
+                sleep(0)  # the hub may want the GIL: a line takes up to 0.2 ms to make
+                self._glance()
+        except Exception:  # noqa: BLE001 - the other sources are not to blame
+            self._lose(1)
 
     def _is_full(self) -> bool:
         status = os.fstat(self._fd)
@@ -203,11 +220,14 @@ class Writer:
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
         now = round(time.time(), 3)
+        encoded = [self._encoded(now, line) for line in lines]
+        if self._lost:  # some of these lines among them
+            encoded.append(_line(now, {"type": "dropped", "count": self._lost}))
         if self._header_due:
-            lines = [self._header, *lines]
-        rest = b"".join(json.dumps({"t": now, **line}, separators=(",", ":")).encode() + b"\n" for line in lines)
+            encoded.insert(0, _line(now, self._header))
         if self._cut:
-            rest = b"\n" + rest
+            encoded.insert(0, b"\n")
+        rest = b"".join(encoded)
         try:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
@@ -215,7 +235,17 @@ class Writer:
             self._lost = 0
             self._cut = self._header_due = False
         except OSError:
-            self._lost += rest.count(b"\n")
-            self._failed += rest.count(b"\n")
+            self._lose(rest.count(b"\n"))
             self._cut = True
             self._table.retell()
+
+    def _encoded(self, now: float, line: dict[str, Any]) -> bytes:
+        try:
+            return _line(now, line)
+        except Exception:  # noqa: BLE001 - TypeError, ValueError, RecursionError, or what an object raises
+            self._lose(1)
+            return b""
+
+
+def _line(now: float, line: dict[str, Any]) -> bytes:
+    return json.dumps({"t": now, **line}, separators=(",", ":")).encode() + b"\n"

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from profiler.histogram import MAX_COUNT, Histogram
-from profiler.model import OTHER_SITES
-from profiler.recorder import OTHER_ROUTES
+from profiler.model import OTHER_ROUTES, OTHER_SITES
 from profiler.report.sketch import Sketch
 from profiler.report.table import Table, Weight
 

@@ -202,6 +202,25 @@ def test_a_moment_has_a_bounded_size_and_counts_what_it_leaves_out() -> None:
     assert len(json.dumps(moment)) < 30_000
 
 
+def test_who_waits_still_is_not_among_those_who_waited() -> None:
+    flight = recorder_of_flight({"*": 0.01})
+    flight.delayed(span_of("goes on", 1.0, 0.0, queued_s=0.01))
+    flight.delayed(span_of("ended", 1.0, 0.5, queued_s=0.01))
+    flight.ended(span_of("slow", 0.5, 2.0))
+    (moment,) = flight.take(INFINITY)
+    assert [one["request_id"] for one in moment["waited"]] == ["ended"]
+
+
+def test_a_moment_that_cannot_be_told_is_not_tried_again() -> None:
+    flight = recorder_of_flight({"*": 0.01})
+    slow = span_of("slow", 1.0, 2.0)
+    slow.blamed = [None]  # type: ignore[list-item]
+    flight.ended(slow)
+    with pytest.raises(TypeError):
+        flight.take(INFINITY)
+    assert flight.take(INFINITY) == []
+
+
 def test_what_is_not_in_the_ring_any_more_is_not_in_the_moment() -> None:
     flight = recorder_of_flight({"*": 0.01})
     for number in range(2 * RING):

@@ -13,6 +13,7 @@ import pytest
 from gevent.event import Event
 
 import profiler
+from profiler.recorder import SLOWEST
 
 # What a busy machine may add between two lines of a test.
 SLACK_S = 0.1
@@ -159,6 +160,17 @@ def test_a_reused_greenlet_serves_one_request_after_the_other(session: profiler.
     assert len(spans) == 2
     for span in spans:
         assert 0.01 <= span.total_s < 0.01 + SLACK_S
+
+
+def test_a_request_in_a_used_span_has_no_time_of_the_one_before(session: profiler.Session) -> None:
+    def requests() -> list[float]:
+        for _ in range(3 * SLOWEST):  # of which some are kept
+            session.end(session.begin("GET /before", "r"))
+        session._recorder.fold()
+        assert session._recorder.spare
+        return [session.begin("GET /", "r").total_s for _ in range(2)]
+
+    assert gevent.spawn(requests).get() == [0.0, 0.0]
 
 
 def test_requests_in_one_slice_share_no_time(session: profiler.Session) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 import profiler
+from profiler.flight import Flight
+from profiler.frames import Application
 from profiler.histogram import Histogram
-from profiler.model import Counts, Span
-from profiler.recorder import MAX_CROWDED_OUT, MAX_ROUTES, OTHER_ROUTES, SLOWEST, SLOWEST_EPOCH_S, Delta, Recorder
+from profiler.model import OTHER_ROUTES, Counts, Span
+from profiler.recorder import MAX_CROWDED_OUT, MAX_ROUTES, SLOWEST, SLOWEST_EPOCH_S, Delta, Recorder
 
 NOTHING = Counts(0, 0, 0.0, 0, 0, 0, 0)
 
@@ -65,6 +67,53 @@ def test_a_route_named_late_is_the_one_that_counts() -> None:
     span.route = "GET /users/{id}"
     (route,) = lines(record(span), "route")
     assert route["route"] == "GET /users/{id}"
+
+
+class NoKey(str):
+    """A text that cannot be counted by."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        raise RuntimeError("wanted")
+
+
+def test_a_route_that_is_no_text_becomes_one_or_is_counted_with_the_others() -> None:
+    spans = [finished(), *(finished(route) for route in (b"GET /\xff", ["GET /"], None, 404))]  # type: ignore[arg-type]
+    delta = record(*spans, unusual=(spans[2],))
+    routes = {line["route"]: line["requests"] for line in lines(delta, "route")}
+    assert routes == {"GET /": 1, "GET /\ufffd": 1, OTHER_ROUTES: 2, "404": 1}
+    (slowest,) = lines(delta, "slowest")
+    assert sorted(one["route"] for one in slowest["requests"]) == sorted([*routes, OTHER_ROUTES])
+    assert delta.hub["dropped"] == 0
+
+
+def test_requests_that_cannot_be_counted_are_dropped_once_and_the_next_are_counted() -> None:
+    recorder = Recorder()
+    recorder.batch += [finished(), finished(NoKey("GET /odd"))]
+    recorder.unusual.append(finished(NoKey("GET /odd")))
+    recorder.fold()
+    assert (recorder.batch, recorder.unusual, recorder.dropped) == ([], [], 3)
+    recorder.batch.append(finished())
+    recorder.fold()
+    delta = recorder.take(NOTHING, NOTHING, 1.0, 0.0)
+    assert ([line["requests"] for line in lines(delta, "route")], delta.hub["dropped"]) == ([1], 3)
+    assert recorder.take(NOTHING, NOTHING, 1.0, 0.0).hub["dropped"] == 0
+
+
+def test_a_route_that_cannot_be_judged_costs_no_other_route_its_requests() -> None:
+    class Broken(Flight):
+        def limit_s(self, route: str) -> float:
+            if route == "GET /odd":
+                raise RuntimeError("wanted")
+            return super().limit_s(route)
+
+    recorder = Recorder(Broken({"*": 0.001}, Application(), 0.01))
+    recorder.batch += [finished("GET /odd", running_ms=2), finished("GET /a", running_ms=3)]
+    recorder.fold()
+    delta = recorder.take(NOTHING, NOTHING, 1.0, 0.0)
+    assert [one["route"] for line in lines(delta, "slowest") for one in line["requests"]] == ["GET /a"]
+    assert (recorder.batch, delta.hub["dropped"]) == ([], 1)
 
 
 def test_errors_are_counted_with_their_route() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from profiler.causes import Verdict
 from profiler.frames import Place
-from profiler.model import OTHER_SITES, Slice, Span
+from profiler.model import OTHER_ROUTES, OTHER_SITES, Slice, Span
 from profiler.sites import HUB_ROUTE, MAX_ROUTES, MAX_SITES, Finding, SiteTable
 from profiler.usage import Usage
 
@@ -32,6 +32,12 @@ def sites(*findings: Finding) -> list[dict[str, Any]]:
     for finding in findings:
         table.add(finding)
     return table.take()
+
+
+def test_a_route_that_is_no_text_is_shown_as_one() -> None:
+    odd = [found(BLOCKING, {12: 0.03}, route=route) for route in (b"GET /", ["a"], "GET /b")]  # type: ignore[arg-type]
+    (site,) = sites(*odd)
+    assert site["routes"] == [OTHER_ROUTES, "GET /", "GET /b"]
 
 
 def test_a_loop_is_one_site_whichever_of_its_lines_was_sampled_most() -> None:
