@@ -18,6 +18,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from gevent import get_hub
@@ -31,7 +32,7 @@ from profiler.flight import Flight
 from profiler.frames import Application
 from profiler.lineage import Lineage
 from profiler.metrics import CountedSites, Figures, Ledger, longest_of
-from profiler.model import Begin, End, Slice, Span, Turn
+from profiler.model import Begin, End, Slice, Span, Turn, uncounted
 from profiler.options import check
 from profiler.recorder import Recorder
 from profiler.sites import Finding
@@ -184,19 +185,26 @@ class Session:
             self._writer.start(self._watchdog.glance)
 
     def close(self) -> None:
-        """Restore the tracer, write the rest, stop the threads. Blocks for some ms; doing it twice does nothing."""
-        global _session  # noqa: PLW0603 - one a process
+        """Restore the tracer, write the rest, stop the threads. Blocks for some ms; doing it twice does nothing.
+
+        What is begun from now on is counted nowhere.
+        """
         if self._closed or os.getpid() != self._pid:
             return
-        self._detach()
-        self._watchdog.stop()  # before the last are handed over, since it says whom to blame
-        self._hand_over(time.perf_counter())
-        if self._writer is not None:
-            self._writer.stop()
-        self._meter.close()
-        self._sightings.close()
-        atexit.unregister(self.close)
+        with ExitStack() as steps:  # the last first, each whatever the others raise
+            steps.callback(self._forget)
+            steps.callback(self._sightings.close)
+            steps.callback(self._meter.close)
+            if self._writer is not None:
+                steps.callback(self._writer.stop)
+            steps.callback(lambda: self._hand_over(time.perf_counter()))
+            steps.callback(self._watchdog.stop)  # before the last are handed over, since it says whom to blame
+            steps.callback(self._detach)
+
+    def _forget(self) -> None:
+        global _session  # noqa: PLW0603 - one a process
         _session = None
+        atexit.unregister(self.close)
 
     def tell_open(self, tell: Callable[[Finding], None]) -> None:
         """Have `tell` called with each slice that has not ended after a second, while it goes on.
@@ -231,7 +239,7 @@ class Session:
             overhead_s=overhead_s,
             switches=counts.switches,
             slices_over=counts.slices_over,
-            dropped=counts.dropped + self._sites.lost,
+            dropped=counts.dropped + self._sites.lost + self._recorder.dropped,
             displaced=counts.displaced,
             failures=counts.failures,
             unwritten=self._writer.unwritten if self._writer is not None else 0,
@@ -245,13 +253,13 @@ class Session:
 
     def _detach(self) -> None:
         self._closed = True
+        self.begin, self.end = uncounted, _end_nothing  # nobody folds what the hook's would gather
         self._hook.remove()
         self._lineage.remove()
-        for watcher, _ in self._watchers:
-            watcher.stop()
-            watcher.close()
-        self._timer.stop()
-        self._timer.close()
+        for watcher in (*(watcher for watcher, _ in self._watchers), self._timer):
+            with suppress(ValueError):  # the loop was destroyed, and they with it
+                watcher.stop()
+                watcher.close()
 
     def _after_fork(self) -> None:
         """In the child: the threads are gone, and the file is the parent's."""
@@ -306,6 +314,10 @@ class Session:
         self._handed_over, self._handed_over_requests, self._handed_over_s = counts, requests, now_s
         if self._writer is not None:
             self._writer.hand_over(delta)
+
+
+def _end_nothing(span: Span, error: bool = False, outcome: int = 0) -> None:
+    """`Session.end` after `close`."""
 
 
 def install(

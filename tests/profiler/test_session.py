@@ -283,6 +283,55 @@ def test_what_callbacks_do_after_an_install_in_the_same_turn_is_seen(tmp_path: P
     assert site["routes"] == ["(hub)"]
 
 
+DESTROYS = """
+import sys, gevent, profiler
+session = profiler.install(sys.argv[1])
+def request():
+    span = session.begin("GET /", "r")
+    gevent.sleep(0.001)
+    session.end(span)
+gevent.joinall([gevent.spawn(request) for _ in range(5)])
+gevent.get_hub().destroy(destroy_loop=True)
+session.close()
+profiler.install().close()
+"""
+
+
+def test_a_session_whose_loop_was_destroyed_writes_what_it_has_and_another_can_follow(tmp_path: Path) -> None:
+    with run(DESTROYS, tmp_path) as program:
+        _, errors = program.communicate(timeout=20)
+    assert (program.returncode, errors) == (0, "")
+    assert [line["requests"] for line in lines_of(tmp_path) if line["type"] == "route"] == [5]
+
+
+def test_a_part_that_cannot_be_stopped_keeps_no_other_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = profiler.install(tmp_path)
+    serve(session, 3)
+    watchdog = session._watchdog
+
+    def fail() -> None:
+        type(watchdog).stop(watchdog)
+        raise RuntimeError("wanted")
+
+    monkeypatch.setattr(watchdog, "stop", fail)
+    with pytest.raises(RuntimeError, match="wanted"):
+        session.close()
+    assert [line["requests"] for line in lines_of(tmp_path) if line["type"] == "route"] == [3]
+    assert profiler.session.current() is None
+
+
+def test_what_is_begun_after_the_close_is_kept_nowhere(install: Callable[..., profiler.Session]) -> None:
+    session = install()
+    open_ = session.begin("GET /open", "r")
+    session.close()
+    session.end(open_, True)
+    for _ in range(3):
+        span = session.begin("GET /", "r")
+        assert (span.route, span.total_s, span.waiting_s, span.blamed) == ("GET /", 0.0, 0.0, None)
+        session.end(span, True)
+    assert (session._recorder.batch, session._recorder.unusual) == ([], [])
+
+
 FORKS = """
 import os, sys, warnings, gevent, greenlet, profiler
 warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, of a fork beside threads: the watchdog is one
