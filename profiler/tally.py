@@ -55,11 +55,7 @@ class Tally:
 
     def add(self, values: list[float]) -> None:
         """Count each of them."""
-        try:
-            packed = pack(f"{len(values)}f", *values)
-        except OverflowError:  # more than 32 bits can say
-            packed = pack(f"{len(values)}f", *(min(max(value, 0.0), _LONGEST_S) for value in values))
-        self._counts.update(array("H", packed)[_UPPER_HALF::2])
+        self._counts.update(array("H", pack(f"{len(values)}f", *values))[_UPPER_HALF::2])
 
     def buckets(self) -> dict[int, int]:
         """The counts."""
