@@ -10,7 +10,6 @@ Called by the hub's thread alone.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from profiler.waits import ready_s
@@ -23,7 +22,12 @@ if TYPE_CHECKING:
 
 # Of the threshold: a millisecond, as long as some fifty requests of 20 us. To ask about one takes a third of one.
 KEPT = 0.1
+_FAR_S = 3600.0  # a timer that is never due: it is stopped as soon as it was started
 WAITED_S = 0.01  # a poll that finds something takes microseconds, or as long as a busy machine takes the CPU away
+
+
+def _nothing() -> None:
+    """Never called."""
 
 
 class Lateness:
@@ -32,6 +36,7 @@ class Lateness:
     def __init__(self, hub: Any, turn: Turn, sightings: Sightings | None, threshold_s: float) -> None:
         self._enough_s = KEPT * threshold_s
         self._hub = hub
+        self._clock: Any = hub.loop.timer(_FAR_S, ref=False)
         self._turn = turn
         self._sightings = sightings
         self.late: list[Callable[[], None]] = []
@@ -53,17 +58,27 @@ class Lateness:
         self._late_number = number + 1
         return True
 
-    def begin(self, number: int, polled_s: float, now_s: float) -> bool:
+    def begin(self, number: int, polled_s: float) -> bool:
         """A turn begins, after a poll that began then; True: it is a late one."""
         # If it had to wait, nothing had come. libev stamps its return without the GIL, which the watchdog may have had.
-        self._is_late = (
-            number == self._late_number and now_s - (time.time() - self._hub.loop.now()) - polled_s < WAITED_S
-        )
+        self._is_late = number == self._late_number and self.returned_s() - polled_s < WAITED_S
         if self._is_late:
             self._turn.since_ns = int(self._since_s * 1e9)
             for tell in self.late:
                 tell()
         return self._is_late
+
+    def returned_s(self) -> float:
+        """When the last poll returned, as libev stamped it.
+
+        A timer that is started counts from then, by the monotonic clock; `loop.now()` is of the wall clock as it was up
+        to half a second before, so that a step of that looked like a stall.
+        """
+        clock = self._clock
+        clock.start(_nothing, update=False)
+        returned_s: float = clock.at - _FAR_S
+        clock.stop()
+        return returned_s
 
     def settled(self) -> None:
         """Nobody waits any more for what a stall kept from them."""

@@ -2,7 +2,7 @@
 
 The hook's rare half, on the hub: it makes the records that the watchdog finds a place and a cause for, and that
 requests which were kept waiting are charged to. Apart from the hook, since none of it is worth compiling.
-A poll is late when libev stamped its return (`loop.now()`, which needs no GIL) long before the first callback after it
+A poll is late when libev stamped its return (which needs no GIL) long before the first callback after it
 ran; the clocks compared may be set while it polls, so it needs a witness before anybody is said to have held the
 GIL (causes.py).
 Bounds: `RECENT` records that a request may have been behind, `MAX_FINISHED` that wait for the watchdog.
@@ -11,7 +11,6 @@ Bounds: `RECENT` records that a request may have been behind, `MAX_FINISHED` tha
 from __future__ import annotations
 
 import sys
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,7 +97,7 @@ class Stalls:
 
     def begin(self, number: int, polled_s: float, now_s: float) -> None:
         """A turn of this number begins, after a poll that began then; called while `unsettled`."""
-        if self.lateness.begin(number, polled_s, now_s):
+        if self.lateness.begin(number, polled_s):
             return
         if not self.recent or now_s - self.recent[-1].end_s > SETTLE_S:
             self.unsettled = False
@@ -138,7 +137,7 @@ class Stalls:
         return ready_s
 
     def _late_poll_s(self, number: int, began_s: float, now_s: float) -> float:
-        late_s: float = min(time.time() - self._hub.loop.now(), now_s - began_s)
+        late_s: float = min(now_s - self.lateness.returned_s(), now_s - began_s)
         if late_s < self._threshold_s:
             return now_s
         record = self._record(now_s - late_s, now_s, None, ())

@@ -84,3 +84,15 @@ def test_a_hub_that_does_not_get_the_gil_back_after_a_poll_was_kept_from_then_on
     assert kept.end_s == pytest.approx(ended_s[0], abs=0.1), "to when the GIL was free again"
     assert kept in [culprit for culprit, _ in span.blamed or ()]
     assert span.queued_s == pytest.approx(kept.length_s, abs=0.05)
+
+
+def test_a_step_of_the_wall_clock_while_the_hub_polls_is_no_stall(
+    unwatched: profiler.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unwatched._timer.stop()  # else the pulse is due before, and the poll is short
+    unwatched.hub.loop.update_now()
+    began_s, wall_s = time.perf_counter(), time.time
+    monkeypatch.setattr(time, "time", lambda: wall_s() + 5.0)
+    gevent.sleep(0.3)
+    # Of a machine without a CPU for us a poll may really be late, from when the timer was due.
+    assert all(record.start_s > began_s + 0.29 for record in finished(unwatched) if record.polled)
