@@ -31,6 +31,7 @@ class Part(NamedTuple):
 
     since_s: float  # when the convoy began
     members: int  # so far
+    shared: bool  # they did not all work for one request
 
 
 class Convoys:
@@ -45,15 +46,20 @@ class Convoys:
         self._found = False
         self._backlog = -1  # the last turn that pays for a stall
         self._latest: Span | None = None  # what the latest convoy worked for
+        self._first: Span | None = None  # what the first member worked for
+        self._shared = False  # and another did not
 
     def add(self, turn: int, turn_s: float, start_s: float, end_s: float, span: Span | None) -> Part | None:
         """A member has ended: the convoy it is part of, if there is one."""
         if turn != self._turn:
             self._begin(turn, turn_s)
+        if not self._members:
+            self._first = span
+        self._shared = self._shared or span is None or span is not self._first
         self._members += 1
         self._busy_s += end_s - start_s
         if self._found:
-            return Part(self._since_s, self._members)
+            return Part(self._since_s, self._members, self._shared)
         if self._members < FEWEST or self._busy_s < self._threshold_s:
             return None
         behind = turn <= self._backlog
@@ -62,7 +68,7 @@ class Convoys:
             return None
         self._found = True
         self._latest = span
-        return Part(self._since_s, self._members)
+        return Part(self._since_s, self._members, self._shared)
 
     def stalled(self, turn: int, end_s: float) -> None:
         """A slow slice has ended."""
@@ -75,3 +81,5 @@ class Convoys:
         self._members = 0
         self._busy_s = 0.0
         self._found = False
+        self._first = None
+        self._shared = False

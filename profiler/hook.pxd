@@ -25,7 +25,8 @@ cdef inline Span new_span():
     return Span.__new__(Span)  # without the search for an __init__
 
 
-cdef _charge(Span span, Slice record, double cost_s)
+@cython.locals(least=tuple)
+cdef double _charge(Span span, Slice record, double cost_s) except? -1
 
 
 @cython.final
@@ -58,7 +59,7 @@ cdef class Hook:
     cdef _long_poll(self, double now)
     @cython.locals(since=double)
     cdef _queued(self, Span span, double now)
-    @cython.locals(record=Slice, harm_s=double)
+    @cython.locals(record=Slice, harm_s=double, least_s=double)
     cdef _blame(self, Span span, double since, double until)
     cpdef before_callbacks(self)
     cpdef before_poll(self)

@@ -114,9 +114,13 @@ class Cost(NamedTuple):
         return Cost(
             self.slices + 1,
             self.busy_s + record.length_s,
-            self.harm_s + record.harm_s,
-            self.victims + record.victims,
+            self.harm_s + finding.harm_s,
+            self.victims + finding.victims,
         )
+
+    def grown(self, harm_s: float, victims: int) -> Cost:
+        """And harm that one of them was given later."""
+        return self._replace(harm_s=self.harm_s + harm_s, victims=self.victims + victims)
 
 
 class Site(NamedTuple):
@@ -187,20 +191,30 @@ class CountedSites(SiteTable):
     def add(self, finding: Finding) -> None:
         """See `SiteTable`; for the watchdog's thread."""
         super().add(finding)
+        site, route = self._names(finding, finding.record.length_s + finding.harm_s)
+        self.sites[site] = self.sites.get(site, Cost()).plus(finding)
+        if route is not None:
+            self.culprits[route] = self.culprits.get(route, Cost()).plus(finding)
+
+    def _add_harm(self, finding: Finding, harm_s: float, victims: int) -> None:
+        super()._add_harm(finding, harm_s, victims)
+        site, route = self._names(finding, harm_s)
+        self.sites[site] = self.sites.get(site, Cost()).grown(harm_s, victims)
+        if route is not None:
+            self.culprits[route] = self.culprits.get(route, Cost()).grown(harm_s, victims)
+
+    def _names(self, finding: Finding, cost_s: float) -> tuple[Site, str | None]:
+        """Under which it is counted, as a site, and as a culprit if it is one."""
         record, place, cause = finding.record, finding.place, finding.verdict.cause
-        cost_s = record.length_s + record.harm_s
         self._charged_s += cost_s
         share = cost_s / self._charged_s
-        site = Site(place.file, place.function, 0 if finding.by_function else place.line, cause)
         if finding.verdict.innocent:
-            site = Site(MACHINE, "", 0, cause)
-        elif not self._site_places.give(site, share):
+            return Site(MACHINE, "", 0, cause), None
+        site = Site(place.file, place.function, 0 if finding.by_function else place.line, cause)
+        if not self._site_places.give(site, share):
             site = Site(OTHER, "", 0, cause)
-        self.sites[site] = self.sites.get(site, Cost()).plus(finding)
-        if not finding.verdict.innocent:
-            route = route_of(record.span) if record.span else HUB_ROUTE
-            route = route if self._culprit_places.give(route, share) else OTHER
-            self.culprits[route] = self.culprits.get(route, Cost()).plus(finding)
+        route = route_of(record.span) if record.span else HUB_ROUTE
+        return site, route if self._culprit_places.give(route, share) else OTHER
 
     def still_open(self, finding: Finding) -> None:
         """See `SiteTable`."""

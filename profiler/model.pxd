@@ -19,6 +19,6 @@ cdef class Slice:
     cdef public double start_s, end_s, gc_s, harm_s
     cdef public Span span
     cdef public object collected, threads, usage, turn, yielded, place
-    cdef public bint polled
+    cdef public bint polled, shared
     cdef public long long members, victims
 

@@ -136,6 +136,7 @@ class Slice:
         "members",
         "place",
         "polled",
+        "shared",
         "span",
         "start_s",
         "threads",
@@ -164,6 +165,7 @@ class Slice:
         self.yielded = yielded  # where the greenlet yielded at last: of use only if no sample was taken
         self.collected: Stack = ()  # what called the garbage collector, if that took long
         self.members = 1  # slices: more are a convoy (convoy.py)
+        self.shared = False  # a convoy whose slices did not all work for `span`, which is whose made it one
         self.polled = False  # no slice: the poll had returned, but the hub could not go on (it waited for the GIL)
         self.threads: dict[int, Look] = {}  # if it was: what each thread did when the hub could go on
         self.harm_s = 0.0  # queued time it gave to requests

@@ -3,20 +3,24 @@
 A site is a function, and a line of it: of a loop in Python the samples fall on every line in turn, so such
 slices are kept by function and the line most sampled is shown. Slices the machine lengthened are sites of
 their own, marked innocent.
+Harm is given to a slice for as long as requests wait that were ready when it ran. What comes after it was added, its
+site gets later: so of a site there may be harm and no slice between two takings.
 Bounds: `MAX_SITES` sites between two takings, `MAX_LINES` lines and `MAX_ROUTES` routes a site; slices of
-further sites are one site, `OTHER_SITES`. The two native threads that meet here use a native lock; the hub never
-comes here.
+further sites are one site, `OTHER_SITES`. As many slices are kept for later harm as the hook keeps. The two native
+threads that meet here use a native lock; the hub never comes here.
 """
 
 from __future__ import annotations
 
 import linecache
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from profiler.frames import Place, Stack, describe
 from profiler.histogram import Histogram
 from profiler.model import OTHER_SITES, Slice, route_of
 from profiler.native import Lock
+from profiler.stalls import RECENT, RECENT_S
 
 if TYPE_CHECKING:
     from profiler.causes import Verdict
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 MAX_SITES = 1000  # a second: at one slow slice a site and millisecond, more than can happen
 MAX_LINES = 16  # the loop's lines that samples fell on
 MAX_ROUTES = 16  # shown; who needs more names the function
+CATCH_UP_S = 0.5  # between two looks for harm that came later, at 2,000 slices at most: 0.2 ms
 MAX_TOLD = 10_000  # sites whose stack is not stored again: some 3 MB at worst
 HUB_ROUTE = "(hub)"  # work for no request: hub callbacks, background greenlets
 
@@ -34,7 +39,19 @@ _Key = tuple[str, str, int, int, bool]  # file, function, its first line, line o
 class Finding:
     """What is known of one slow slice."""
 
-    __slots__ = ("exact", "holder", "library", "lines", "parts", "place", "record", "stack", "verdict")
+    __slots__ = (
+        "exact",
+        "harm_s",
+        "holder",
+        "library",
+        "lines",
+        "parts",
+        "place",
+        "record",
+        "stack",
+        "verdict",
+        "victims",
+    )
 
     def __init__(
         self,
@@ -57,6 +74,13 @@ class Finding:
         self.library = library  # no line of the application was running
         self.holder = holder  # the thread that had the GIL, if it was another than the hub's
         self.parts: dict[str, float] = {}  # its seconds by cause, as far as they are known (causes.parts)
+        self.harm_s, self.victims = record.harm_s, record.victims  # that its site has, or is about to get
+
+    def take_harm(self) -> tuple[float, int]:
+        """What the record's harm and victims have grown by."""
+        before_s, before = self.harm_s, self.victims
+        self.harm_s, self.victims = self.record.harm_s, self.record.victims
+        return self.harm_s - before_s, self.victims - before
 
     @property
     def by_function(self) -> bool:
@@ -85,10 +109,8 @@ class _Site:
         self.exact += finding.exact
         self.busy_s += record.length_s
         self.busy.add(record.length_s)
-        self.harm_s += record.harm_s
-        self.victims += record.victims
-        cause = finding.verdict.cause
-        self.causes[cause] = self.causes.get(cause, 0.0) + record.length_s
+        self.harm(finding, finding.harm_s, finding.victims)
+        self.causes[finding.verdict.cause] += record.length_s
         for part, seconds in finding.parts.items():
             self.parts[part] = self.parts.get(part, 0.0) + seconds
         if len(self.routes) < MAX_ROUTES:
@@ -97,6 +119,11 @@ class _Site:
             if line in self.lines or len(self.lines) < MAX_LINES:
                 self.lines[line] = self.lines.get(line, 0.0) + weight_s
         self.stack = self.stack or finding.stack
+
+    def harm(self, finding: Finding, harm_s: float, victims: int) -> None:
+        self.harm_s += harm_s
+        self.victims += victims
+        self.causes.setdefault(finding.verdict.cause, 0.0)
         self.library = finding.library  # the same for all: it depends on the file alone
 
 
@@ -109,18 +136,48 @@ class SiteTable:
         self._dropped = 0
         self._open: dict[str, Any] | None = None
         self._told: set[_Key] = set()  # whose stack is in the file already
+        # Of the watchdog's thread
+        self._growing: deque[Finding] = deque()  # which may be given more harm
+        self._caught_up_s = 0.0
 
     def add(self, finding: Finding) -> None:
         """Count a slow slice; for the watchdog's thread."""
-        key = _key(finding)
+        finding.take_harm()
         with self._lock:
-            site = self._sites.get(key)
-            if site is None:
-                if len(self._sites) >= MAX_SITES:
-                    finding = _placeless(finding)
-                    key = _key(finding)
-                site = self._sites.setdefault(key, _Site())
-            site.add(finding)
+            placed = self._placed(finding)
+            self._sites[_key(placed)].add(placed)
+        # Thousands may be kept, so without what is large and of no more use.
+        finding.stack = finding.record.yielded = finding.record.collected = ()
+        finding.record.threads = {}
+        self._growing.append(finding)
+
+    def catch_up(self, now_s: float) -> None:
+        """Count what harm slow slices were given after they were added; for the watchdog's thread, at every look."""
+        if now_s - self._caught_up_s < CATCH_UP_S:
+            return
+        self._caught_up_s = now_s
+        growing = self._growing
+        for finding in growing:
+            harm_s, victims = finding.take_harm()
+            if victims:
+                self._add_harm(finding, harm_s, victims)
+        while growing and (now_s - growing[0].record.end_s > RECENT_S or len(growing) > RECENT):
+            growing.popleft()
+
+    def _add_harm(self, finding: Finding, harm_s: float, victims: int) -> None:
+        with self._lock:
+            placed = self._placed(finding)
+            self._sites[_key(placed)].harm(placed, harm_s, victims)
+
+    def _placed(self, finding: Finding) -> Finding:
+        """It has a site now, if need be as one of those without a place."""
+        key = _key(finding)
+        if key not in self._sites:
+            if len(self._sites) >= MAX_SITES:
+                finding = _placeless(finding)
+                key = _key(finding)
+            self._sites.setdefault(key, _Site())
+        return finding
 
     def still_open(self, finding: Finding) -> None:
         """A slice has not ended yet: stored, so that a worker killed in the middle of it leaves word."""
@@ -166,7 +223,7 @@ def _key(finding: Finding) -> _Key:
 
 def _placeless(finding: Finding) -> Finding:
     placeless = Finding(finding.record, Place("", 0, OTHER_SITES, 0), {}, (), finding.verdict, exact=False)
-    placeless.parts = finding.parts
+    placeless.parts, placeless.harm_s, placeless.victims = finding.parts, finding.harm_s, finding.victims
     return placeless
 
 

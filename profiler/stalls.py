@@ -5,7 +5,8 @@ requests which were kept waiting are charged to. Apart from the hook, since none
 A poll is late when libev stamped its return (which needs no GIL) long before the first callback after it
 ran; the clocks compared may be set while it polls, so it needs a witness before anybody is said to have held the
 GIL (causes.py).
-Bounds: `RECENT` records that a request may have been behind, `MAX_FINISHED` that wait for the watchdog.
+Bounds: `RECENT` records of the last `RECENT_S` that a request may have been behind: one that has waited for longer, or
+behind more, is no victim of the others. `MAX_FINISHED` records wait for the watchdog.
 """
 
 from __future__ import annotations
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
     from profiler.model import Span, Turn
     from profiler.usage import Meter
 
-SETTLE_S = 0.25  # so long after a slow slice its victims are looked for: they get their turn within a few
+# So long after a slow slice the watchdog tells of it. Most victims had their turn by then; if requests have to wait for
+# many slow slices, the harm of the first goes on growing while the others run, and what it grew by is told later.
+SETTLE_S = 0.25
 PLACES_WITHIN_S = 1.0  # so long the watchdog may take to say where a slow slice was; many of its ticks
-RECENT = 16  # slow slices that a queued request may still have been behind
+RECENT = 2000  # slow slices that a queued request may still have been behind: 20 s and more of nothing else
+RECENT_S = 60.0  # and how long ago they ended: by then no balancer waits for an answer
 MAX_FINISHED = 1000  # slow slices the watchdog has yet to read: at 10 ms each, 10 s of a hub doing nothing else
 
 
@@ -105,7 +109,12 @@ class Stalls:
 
     def are_placed(self, now_s: float) -> bool:
         """The watchdog has said where they were, or will not: who is told of requests now is told whom to blame."""
-        return all(record.place is not None or now_s - record.end_s > PLACES_WITHIN_S for record in self.recent)
+        for record in reversed(self.recent):
+            if now_s - record.end_s > PLACES_WITHIN_S:
+                break
+            if record.place is None:
+                return False
+        return True
 
     def delayed(self, span: Span) -> None:
         """A request was queued behind some of them."""
@@ -160,11 +169,14 @@ class Stalls:
             self._convoy = self._record(part.since_s, end_s, span, ())
         self._convoy.end_s = end_s
         self._convoy.members = part.members
+        self._convoy.shared = part.shared
 
     def _record(self, start_s: float, end_s: float, span: Span | None, yielded: Stack) -> Slice:
         self.count += 1
         self.unsettled = True
         record = Slice(start_s, end_s, span, 0.0, self._meter.read(), self._turn, yielded)
+        while self.recent and start_s - self.recent[0].end_s > RECENT_S:
+            self.recent.popleft()
         self.recent.append(record)
         return record
 

@@ -8,8 +8,7 @@ slice, its samples are weighed (evidence.py) and it joins its site (sites.py).
 Another thread of ours may get the GIL before it, and let the hub go on: so such a thread has a `glance` for it.
 
 Cost: a look every 5 ms takes 0.8 % of a core while there is traffic; a hub that seldom turns is looked at every 15 ms,
-as a wake-up alone takes 20 to 50 us on a virtual machine. It needs `sys._current_frames` and the GIL: no signals,
-nothing raised into a greenlet.
+as a wake-up alone takes 20 to 50 us on a virtual machine. It needs the GIL; no signals, nothing raised.
 Limits: a slice that ends before the thread gets to run (a C call that holds the GIL and returns just before a
 switch, a machine with no CPU for this thread) has no sample.
 """
@@ -394,7 +393,8 @@ class Watchdog:
         return self._judge.find(record, evidence, own_wait_s, stolen_s, self._waits, absent_s)
 
     def _settle(self, now_s: float) -> None:
-        """Harm is still added to a slice after its end, while those behind it get their turn."""
+        """Harm is still added to a slice after its end, while those behind it get their turn (sites.py)."""
         settling = self._settling
         while settling and settling[0].record.end_s + SETTLE_S <= now_s:
             self._table.add(settling.popleft())
+        self._table.catch_up(now_s)

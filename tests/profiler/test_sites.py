@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from profiler.causes import Verdict
 from profiler.frames import Place
+from profiler.metrics import CountedSites
 from profiler.model import OTHER_ROUTES, OTHER_SITES, Slice, Span
 from profiler.sites import HUB_ROUTE, MAX_ROUTES, MAX_SITES, Finding, SiteTable
+from profiler.stalls import RECENT, RECENT_S
 from profiler.usage import Usage
 
 PYTHON = Verdict("python", innocent=False, on_cpu=True)
@@ -85,3 +89,45 @@ def test_what_was_taken_is_not_taken_again() -> None:
     table.still_open(found(BLOCKING, {12: 0.03}))
     assert [line["type"] for line in table.take()] == ["site", "open"]
     assert table.take() == []
+
+
+def test_harm_that_comes_after_a_slice_was_added_is_counted_once() -> None:
+    table = CountedSites()
+    finding = found(BLOCKING, {12: 0.03})
+    table.add(finding)
+    (before,) = table.take()
+    finding.record.harm_s, finding.record.victims = 0.7, 5
+    table.catch_up(10.0)
+    (after,) = table.take()
+    table.catch_up(20.0)
+    assert table.take() == []
+    assert (before["victims"], after["victims"], after["count"]) == (2, 3, 0)
+    assert after["key"] == before["key"]
+    assert before["harm_s"] + after["harm_s"] == pytest.approx(0.7)
+    for costs in (table.sites, table.culprits):
+        (cost,) = costs.values()
+        assert (cost.slices, cost.victims) == (1, 5)
+        assert cost.harm_s == pytest.approx(0.7)
+
+
+def test_harm_that_comes_later_has_room_however_many_sites_there_are() -> None:
+    table = SiteTable()
+    finding = found(BLOCKING, {12: 0.03}, function="late")
+    table.add(finding)
+    table.take()
+    for number in range(MAX_SITES):
+        table.add(found(BLOCKING, {12: 0.03}, function=f"f{number}"))
+    finding.record.harm_s, finding.record.victims = 0.7, 5
+    table.catch_up(10.0)
+    *_, rest = table.take()
+    assert (rest["key"][1], rest["count"], rest["victims"]) == (OTHER_SITES, 0, 3)
+
+
+def test_slices_that_get_no_more_harm_are_forgotten() -> None:
+    table = SiteTable()
+    for _ in range(RECENT + 3):
+        table.add(found(BLOCKING, {12: 0.03}))
+    table.catch_up(10.0)
+    assert len(table._growing) == RECENT
+    table.catch_up(10.0 + RECENT_S)
+    assert not table._growing

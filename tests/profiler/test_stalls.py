@@ -39,6 +39,8 @@ def test_many_short_slices_of_one_turn_are_one_record(unwatched: profiler.Sessio
     assert 20 <= convoys[0].members <= 22, "with the greenlet that spawns them, if that takes long enough"
     assert convoys[0].length_s >= 0.12
     assert convoys[0].span is span
+    assert not convoys[0].victims, "a request is not queued behind greenlets that it waits for"
+    assert span.queued_s < convoys[0].length_s
 
 
 def test_a_convoy_is_charged_to_the_requests_that_waited_behind_it(unwatched: profiler.Session) -> None:

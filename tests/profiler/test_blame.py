@@ -1,0 +1,95 @@
+"""Requests that wait for many slow slices: the harm of all these is what they waited, and what is kept is bounded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import gevent
+import pytest
+from gevent.event import Event
+
+import profiler
+from profiler.hook import MAX_BLAMED
+from profiler.stalls import RECENT, RECENT_S
+from tests.profiler.test_hook import spin
+
+
+def stall_one_after_the_other(session: profiler.Session, lengths_s: list[float]) -> list[profiler.Span]:
+    """Requests that all are ready at once, and then have the hub for so long each."""
+    go = Event()
+    spans: list[profiler.Span] = []
+
+    def serve(length_s: float) -> None:
+        span = session.begin("GET /", "r")
+        go.wait()
+        spin(length_s)
+        session.end(span)
+        spans.append(span)
+
+    served = [gevent.spawn(serve, length_s) for length_s in lengths_s]
+    gevent.sleep(0.01)
+    go.set()
+    gevent.joinall(served, raise_error=True)
+    return spans
+
+
+@pytest.mark.parametrize("requests", [40, 150])
+def test_harm_is_what_requests_were_queued_however_many_were_in_front(
+    install: Callable[..., profiler.Session], requests: int
+) -> None:
+    session = install(slow_slice_ms=2)
+    spans = stall_one_after_the_other(session, [0.004] * requests)
+    session.close()  # with all that the watchdog knows
+    sites, culprits = session._sites.sites.values(), session._sites.culprits.values()
+    queued_s = sum(span.queued_s for span in spans)
+    harm_s = sum(cost.harm_s for cost in sites)
+    assert 0.9 * queued_s <= harm_s <= queued_s + 1e-6
+    assert sum(cost.victims for cost in sites) >= requests * (requests - 1) // 2
+    assert sum(cost.harm_s for cost in culprits) <= harm_s + 1e-6, "without what the machine did"
+
+
+def test_a_request_remembers_the_slices_that_cost_it_most(install: Callable[..., profiler.Session]) -> None:
+    session = install(slow_slice_ms=2)
+    long_s = 0.2
+    *_, last = stall_one_after_the_other(session, [0.003] * 3 + [long_s] + [0.003] * 2 * MAX_BLAMED)
+    costs_s = [cost_s for _, cost_s in last.blamed or ()]
+    assert len(costs_s) == MAX_BLAMED
+    assert max(costs_s) >= long_s
+
+
+def test_slow_slices_that_nobody_can_have_waited_for_are_forgotten(install: Callable[..., profiler.Session]) -> None:
+    session = install()
+    session._watchdog.stop()
+    stalls, hub = session._hook.stalls, gevent.get_hub()
+    began_s = 1e9  # long after all that has been
+    for number in range(RECENT + 5):
+        stalls.ended(hub, began_s + number * 0.02, began_s + number * 0.02 + 0.015, None, False)
+    assert len(stalls.recent) == RECENT
+    assert stalls.recent[0].start_s == pytest.approx(began_s + 5 * 0.02)
+    latest_s = stalls.recent[-1].end_s
+    stalls.ended(hub, latest_s + RECENT_S - 1.0, latest_s + RECENT_S - 0.9, None, False)
+    assert len(stalls.recent) > 1
+    stalls.ended(hub, latest_s + RECENT_S + 1.0, latest_s + RECENT_S + 1.1, None, False)
+    assert len(stalls.recent) == 2
+
+
+def test_a_request_in_a_convoy_was_queued_behind_the_others_of_it(install: Callable[..., profiler.Session]) -> None:
+    session = install(slow_slice_ms=100)  # so no busy machine makes short slices slow
+    waited_s: list[tuple[profiler.Span, float]] = []
+
+    def serve() -> None:
+        span = session.begin("GET /", "r")
+        off_s = 0.0
+        for _ in range(3):
+            spin(0.015)
+            left_s = time.perf_counter()
+            gevent.sleep(0)
+            off_s += time.perf_counter() - left_s
+        session.end(span)
+        waited_s.append((span, off_s))
+
+    gevent.joinall([gevent.spawn(serve) for _ in range(8)], raise_error=True)
+    assert any(record.members > 1 for record in session._hook.stalls.recent)
+    for span, off_s in waited_s:
+        assert span.queued_s >= 0.9 * off_s
