@@ -245,8 +245,8 @@ class Hook:
         self._blame(span, since, now)
 
     def _blame(self, span: Span, since: float, until: float) -> None:
-        # Which slow slices had the hub while this request was ready? A fraction of a microsecond for each of them,
-        # all of 10 ms: so whoever is in the way of a thousand requests adds a few percent at worst.
+        # Which slow slices had the hub while this request was ready? 5 ns for each of them, 45 interpreted: with a
+        # thousand requests behind it, a slice of 10 ms takes half a percent longer at worst.
         least_s = 0.0
         for record in reversed(self._recent):
             if record.end_s <= since:
