@@ -40,18 +40,19 @@ cdef class Hook:
     cdef double _notable_s, _threshold_s, _idle_s, _switches
     cdef bint _asleep, _polling, _stalled
     cdef object _turn_ns
-    cdef double _ready, _turn_s, _turn_cpu_s, _mark, _start
+    cdef double _late_s, _ready, _turn_s, _turn_cpu_s, _mark, _start
     cdef Span _active, _late
 
-    @cython.locals(active=Span, since=double)
+    @cython.locals(active=Span, back=Span, since=double)
     cpdef trace(self, event, tuple args)
     @cython.locals(span=Span, began=double, ready=double)
     cpdef Span begin(self, object route, object request_id, long long ready_ns=*)
     cpdef end(self, Span span, bint error=*, int outcome=*)
     @cython.locals(other=Span)
     cdef _end_elsewhere(self, Span span, bint error, int outcome)
-    @cython.locals(own=Span, span=Span)
+    @cython.locals(own=Span, span=Span, cost_s=double)
     cdef _notable(self, object origin, double now)
+    cdef _astray(self)
     cdef _handed_on(self, object target, Span span)
     cdef Span _whose(self, object one)
     cdef Span _inherited(self, object one)

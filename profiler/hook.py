@@ -34,7 +34,7 @@ from greenlet import getcurrent, gettrace, greenlet
 
 from profiler.collector import Collector
 from profiler.convoy import MEMBER
-from profiler.lineage import INHERITED, LEFT_BEHIND_S
+from profiler.lineage import INHERITED, LEFT_BEHIND_S, sweep
 from profiler.model import Counts, Slice, Span
 from profiler.stalls import Links, Stalls
 from profiler.tracing import Tracing
@@ -97,7 +97,7 @@ class Hook:
         "_turn_cpu_s", "_turn_ns", "_turn_s",
         # Of the slice
         "_active",  # the request that has the hub
-        "_late",  # it has ended, but late in a slice that was over the threshold by then
+        "_late", "_late_s",  # the one that had most of it, of those that have ended in it when it was notable; how much
         "_mark",  # from where on time is not yet given to a request
         "_start",
         # Of requests that wait or are queued, and of the slow slices they may be behind
@@ -122,6 +122,7 @@ class Hook:
         self._turn_cpu_s = cpu_clock()
         self._active: Span | None = None
         self._late: Span | None = None
+        self._late_s = 0.0
         self._turn_s = self._start = self._mark = self._ready = clock()
         self._recent = self._stalls.recent
         self._suspended: dict[greenlet, Span] = {}
@@ -143,16 +144,18 @@ class Hook:
                 self._active = None
                 if args[1] is not self._hub:
                     self._handed_on(args[1], active)
-            if self._suspended and args[1] in self._suspended:
-                self._active = active = self._suspended.pop(args[1])
-                if args[0] is self._hub:  # else one that it has switched to itself comes back: no queue
-                    if self._stalled:
-                        self._queued(active, now)
-                    else:
-                        since = active._out_s
-                        if since < self._ready:
-                            since = self._ready
-                        active.queued_s += now - since
+            if self._suspended and args[1] is not self._hub:
+                back = self._suspended.pop(args[1], None)
+                if back is not None and back.total_s < 0.0:  # else it has been ended elsewhere
+                    self._active = back
+                    if args[0] is self._hub:  # else one that it has switched to itself comes back: no queue
+                        if self._stalled:
+                            self._queued(back, now)
+                        else:
+                            since = back._out_s
+                            if since < self._ready:
+                                since = self._ready
+                            back.queued_s += now - since
             self._start = self._mark = now
             self._switches += 1.0
         except BaseException as error:  # noqa: BLE001 - see the module's docstring
@@ -162,11 +165,13 @@ class Hook:
         """See `Session.begin`."""
         if self._active is not None:
             self._dropped += 1
+            self._active.total_s = 0.0
         self._active = span = self._spare.pop() if self._spare else new_span()
         span.route = route
         span.request_id = request_id
         span.blamed = None
-        span.running_s = span.longest_slice_s = span._out_s = span.total_s = 0.0
+        span.total_s = -1.0
+        span.running_s = span.longest_slice_s = span._out_s = 0.0
         began = self._mark
         if ready_ns >= 0:
             ready = ready_ns * 1e-9
@@ -186,7 +191,7 @@ class Hook:
 
     def end(self, span: Span, error: bool = False, outcome: int = 0) -> None:
         """See `Session.end`."""
-        if self._active is not span:
+        if self._active is not span or span is None:
             self._end_elsewhere(span, error, outcome)
             return
         now = clock()
@@ -196,8 +201,9 @@ class Hook:
         span.running_s += busy_s
         if busy_s > span.longest_slice_s:
             span.longest_slice_s = busy_s
-        if now - self._start >= self._notable_s:
+        if now - self._start >= self._notable_s and busy_s > self._late_s:
             self._late = span
+            self._late_s = busy_s
         span.total_s = now - span.started_s
         if error or outcome:
             span.error = error
@@ -206,28 +212,33 @@ class Hook:
         self._batch.append(span)
 
     def _end_elsewhere(self, span: Span, error: bool, outcome: int) -> None:
+        if span is None:
+            raise TypeError("end() takes the span that begin() returned, not None")
         # By another greenlet than began it (a timeout, a disconnect): it counts as waiting until now. Or ended twice.
-        for suspended, other in self._suspended.items():
-            if other is span:
-                del self._suspended[suspended]
-                span.total_s = clock() - span.started_s
-                if error or outcome:
-                    span.error = error
-                    span.outcome = outcome
-                    self._unusual.append(span)
-                self._batch.append(span)
-                break
+        if span.total_s < 0.0:
+            span.total_s = clock() - span.started_s
+            if error or outcome:
+                span.error = error
+                span.outcome = outcome
+                self._unusual.append(span)
+            self._batch.append(span)
 
     def _notable(self, origin: greenlet, now: float) -> None:
-        own = self._late or self._active
-        span = own or self._whose(origin)
+        # Several requests may have shared it, one after the other: it is the one's that had most of it.
+        own, cost_s = self._active, now - self._mark
+        if own is None or self._late_s > cost_s:
+            own, cost_s = self._late, self._late_s
         self._late = None
+        self._late_s = 0.0
+        span = own
+        if own is None:
+            span, cost_s = self._whose(origin), now - self._start
         self._stalls.turn(self._turns, self._turn_s, self._turn_cpu_s)
         record = self._stalls.ended(origin, self._start, now, span, own is not None)
         self._slices_over = self._stalls.count
         self._stalled = self._stalls.unsettled
         if record is not None and span is not None:
-            _charge(span, record, now - self._start)
+            _charge(span, record, cost_s)
 
     def _long_poll(self, now: float) -> None:
         ready = self._stalls.polled(self._turns + 1, self._start, now)
@@ -270,6 +281,8 @@ class Hook:
     def before_poll(self) -> None:
         """Last before the loop waits."""
         now = clock()
+        if self._active is not None:
+            self._astray()
         if now - self._start >= self._notable_s:
             self._notable(self._hub, now)
         if self._stalled:
@@ -296,6 +309,7 @@ class Hook:
         self._start = self._mark = now
         self._turns += 1
         if gettrace() is not self._tracing.tracer:
+            self._astray()
             self._tracing.recheck()
             self._start = self._mark = clock()
         if len(self._batch) >= BATCH:
@@ -308,8 +322,13 @@ class Hook:
         """Ask for `Links.woken` at the next turn."""
         self._asleep = True
 
+    def _astray(self) -> None:
+        # The tracer was not told who has the hub now, nor is known in which greenlet this one is: it counts as waiting.
+        self._active = self._late = None
+        self._late_s = 0.0
+
     def _failed(self, error: BaseException) -> None:
-        self._active = None  # whose it is, is no longer known
+        self._astray()
         self._start = self._mark = clock()
         if isinstance(error, Exception):
             self._failures += 1
@@ -332,9 +351,7 @@ class Hook:
     def _inherited(self, one: Any) -> Span | None:
         # What a request has started works for it, but not for ever: then it is nobody's (lineage.py).
         span: Span | None = getattr(one, INHERITED, None)
-        if span is None or clock() - span.started_s < LEFT_BEHIND_S:
-            return span
-        if span is self._active or span in self._suspended.values():
+        if span is None or span.total_s < 0.0 or clock() - span.started_s < LEFT_BEHIND_S:
             return span
         setattr(one, INHERITED, None)
         return None
@@ -344,10 +361,8 @@ class Hook:
         return self._active or self._whose(getcurrent())
 
     def sweep(self) -> None:
-        """Forget the requests of dead greenlets."""
-        for dead in [suspended for suspended in self._suspended if suspended.dead]:
-            del self._suspended[dead]
-            self._dropped += 1
+        """Forget requests of dead greenlets (lineage.py)."""
+        self._dropped += sweep(self._suspended)
 
     def install(self) -> None:
         """Trace from now on; call it in the hub's thread."""

@@ -76,7 +76,7 @@ class Span:
         "route",
         "running_s",
         "started_s",  # when it became ready, if known, else when its greenlet was switched in
-        "total_s",  # set at the end; 0.0 until then
+        "total_s",  # set at the end; negative before that, 0.0 of one that was abandoned
     )
 
     # No __init__: it would double the cost of making one. `Session.begin` fills every slot but
@@ -120,6 +120,16 @@ def text_of(value: object, otherwise: str) -> str:
 def route_of(span: Span) -> str:
     """Its route, whatever was assigned, for whoever counts or stores by it."""
     return text_of(span.route, OTHER_ROUTES)
+
+
+def name_of(span: Span) -> Span:
+    """As much of it as tells which request it was."""
+    name = Span()
+    name.route = span.route
+    name.request_id = span.request_id
+    name.started_s = span.started_s
+    name.blamed = None
+    return name
 
 
 class Slice:

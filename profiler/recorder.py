@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from profiler.flight import Flight
-    from profiler.model import Counts, Span
+    from profiler.model import Counts, Slice, Span
 
 MAX_ROUTES = 200  # templates an application has; five histograms each take some 40 KB when all are busy
 MAX_REGULARS = 150  # of them that keep their room: the rest is for routes that are new
@@ -226,6 +226,13 @@ def _by_route(batch: list[Span]) -> dict[str, list[Span]]:
     return by_route
 
 
+def _is_own(culprit: Slice, span: Span) -> bool:
+    by = culprit.span  # the request, or long afterwards its name (stalls.py)
+    if by is None or by is span:
+        return by is span
+    return by.blamed is None and by.started_s == span.started_s and by.request_id == span.request_id
+
+
 def slow_request(span: Span) -> dict[str, Any]:
     """A request as it is stored."""
     # The start as wall-clock time: perf_counter's zero is arbitrary.
@@ -236,7 +243,7 @@ def slow_request(span: Span) -> dict[str, Any]:
             "line": culprit.place.line,
             "route": route_of(culprit.span) if culprit.span else "",
             "s": round(cost_s, 6),
-            "own": culprit.span is span,
+            "own": _is_own(culprit, span),
             "started": round(culprit.start_s + wall_offset_s, 6),
             "length_s": round(culprit.length_s, 6),
         }

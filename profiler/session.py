@@ -290,8 +290,8 @@ class Session:
         self._pulsed = counts
         news = self._recorder.requests != self._handed_over_requests
         due = now_s - self._handed_over_s >= self._hand_over_after_s and self._hook.stalls.are_placed(now_s)
+        self._hook.sweep()
         if due:
-            self._hook.sweep()
             self._hand_over(now_s)
             self._hand_over_after_s = min(2 * self._hand_over_after_s, LAST_HAND_OVER_S)
         if idle and (due or not news):

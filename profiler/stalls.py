@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from profiler.convoy import Convoys
 from profiler.frames import capture, capture_running
 from profiler.lateness import Lateness
-from profiler.model import Slice
+from profiler.model import Slice, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,9 @@ SETTLE_S = 0.25
 PLACES_WITHIN_S = 1.0  # so long the watchdog may take to say where a slow slice was; many of its ticks
 RECENT = 2000  # slow slices that a queued request may still have been behind: 20 s and more of nothing else
 RECENT_S = 60.0  # and how long ago they ended: by then no balancer waits for an answer
+# Slow slices, the latest, that refer to their requests; earlier ones to their names, which are what they were by then:
+# a request refers to the slices it was behind, and so on, as far back as the worker has been busy.
+LINKED = 256
 MAX_FINISHED = 1000  # slow slices the watchdog has yet to read: at 10 ms each, 10 s of a hub doing nothing else
 
 
@@ -72,6 +75,7 @@ class Stalls:
         self._convoy: Slice | None = None  # of this turn
         self._turn = (0.0, 0.0)  # as in Slice
         self._turns = 0
+        self._linked: deque[Slice] = deque()
         self.recent: deque[Slice] = deque(maxlen=RECENT)
         self.count = 0
         self.unsettled = False  # requests may still be waiting for what a stall has kept from them
@@ -178,6 +182,11 @@ class Stalls:
         while self.recent and start_s - self.recent[0].end_s > RECENT_S:
             self.recent.popleft()
         self.recent.append(record)
+        self._linked.append(record)
+        if len(self._linked) > LINKED:
+            oldest = self._linked.popleft()
+            if oldest.span is not None:
+                oldest.span = name_of(oldest.span)
         return record
 
     def _finish(self, record: Slice) -> None:
