@@ -1,17 +1,16 @@
 """The hook: exact slices of every greenlet and of the hub, from `greenlet.settrace`, on every switch.
 
-What it measures. A slice is what a greenlet did between being switched in and switched out. libev runs a turn
-as prepare -> callbacks -> epoll -> check -> watchers, so three watchers of ours frame the rest:
-`before_callbacks` and `before_poll` (prepare, first and last), `after_poll` (check, first). Time between the
-last two is idle; the hub's slices end there too.
-When was a greenlet ready that the hub switches in? After `after_poll`, when poll returned; in the callbacks
-phase, when that began; in both cases not before it was switched out (DESIGN.md says how far that is from the
-truth).
+What it measures. A slice is what a greenlet did between being switched in and switched out. libev runs a turn as
+prepare -> callbacks -> epoll -> check -> watchers, so three watchers of ours frame the rest: `before_callbacks` and
+`before_poll` (prepare, first and last), `after_poll` (check, first). Time between the last two is idle; the hub's
+slices end there too.
+When was a greenlet ready that the hub switches in? After `after_poll`, when poll returned; in the callbacks phase, when
+that began; in both cases not before it was switched out (DESIGN.md says how far that is from the truth).
 
-How it stays cheap. Only the request that has the hub is a variable (`_active`), and a request enters the
-dictionary of the suspended only when it really waits. Greenlets without a request cost one failed look-up, and none
-while no request waits. No lock, no logging; the only objects made are floats, and not even those when Cython has
-compiled this file with hook.pxd. Anything rare is a function of its own.
+How it stays cheap. Only the request that has the hub is a variable (`_active`), and a request enters the dictionary of
+the suspended only when it really waits. Greenlets without a request cost one failed look-up, and none while no request
+waits. No lock, no logging; the only objects made are floats, and not even those when Cython has compiled this file with
+hook.pxd. Anything rare is a function of its own.
 
 How it stays safe. An exception in a trace function would remove it and be thrown into the target greenlet:
 everything is caught, and what is not ours to swallow (a signal handler's KeyboardInterrupt) is raised again
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
 
 BATCH = 128  # finished requests folded together at most: some 40 us of hub time, interpreted (profiler_switch.py)
 MAX_BLAMED = 16  # culprits kept with a request, those that cost it most: of more no reader sees which
-
-
 _COST = itemgetter(1)
 
 
@@ -228,8 +225,7 @@ class Hook:
         own, cost_s = self._active, now - self._mark
         if own is None or self._late_s > cost_s:
             own, cost_s = self._late, self._late_s
-        self._late = None
-        self._late_s = 0.0
+        self._late, self._late_s = None, 0.0
         span = own
         if own is None:
             span, cost_s = self._whose(origin), now - self._start
@@ -399,12 +395,6 @@ class Hook:
 
     def counts(self) -> Counts:
         """The totals."""
-        return Counts(
-            int(self._switches),
-            self._turns,
-            self._idle_s,
-            self._slices_over,
-            self._dropped + self._stalls.dropped,
-            self._tracing.displaced,
-            self._failures,
-        )
+        over, dropped = self._slices_over, self._dropped + self._stalls.dropped
+        displaced, failures = self._tracing.displaced, self._failures
+        return Counts(int(self._switches), self._turns, self._idle_s, over, dropped, displaced, failures)

@@ -36,7 +36,7 @@ class Lateness:
     def __init__(self, hub: Any, turn: Turn, sightings: Sightings | None, threshold_s: float) -> None:
         self._enough_s = KEPT * threshold_s
         self._hub = hub
-        self._clock: Any = hub.loop.timer(_FAR_S, ref=False)
+        self._clock: Any = None
         self._turn = turn
         self._sightings = sightings
         self.late: list[Callable[[], None]] = []
@@ -74,6 +74,8 @@ class Lateness:
         A timer that is started counts from then, by the monotonic clock; `loop.now()` is of the wall clock as it was up
         to half a second before, so that a step of that looked like a stall.
         """
+        if self._clock is None:
+            self._clock = self._hub.loop.timer(_FAR_S, ref=False)
         clock = self._clock
         clock.start(_nothing, update=False)
         returned_s: float = clock.at - _FAR_S

@@ -75,7 +75,7 @@ def test_the_moment_of_a_request_over_its_objective_tells_who_had_the_hub_and_wh
     (moment,) = report["moments"]
     assert moment["objective_ms"] == 25
     assert 30 <= moment["request"]["total_ms"] == moment["length_ms"]
-    assert 0 < moment["idle_ms"] < moment["length_ms"] - 30, "before the stall"
+    assert 0 <= moment["idle_ms"] < moment["length_ms"] - 30, "before the stall"
     culprit = max(moment["slices"], key=lambda ran: float(ran["length_ms"]))
     assert (culprit["kind"], culprit["route"], culprit["file"], culprit["yielded"]) == (
         "request",

@@ -167,6 +167,7 @@ def test_a_worker_that_never_catches_up_does_not_keep_all_of_its_requests(
     install: Callable[..., profiler.Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stalls, "LINKED", 20)
+    monkeypatch.setattr(stalls, "RECENT", 16)
     session = install(slow_slice_ms=1)
     first: list[profiler.Span] = []
 
