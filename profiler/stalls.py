@@ -3,8 +3,8 @@
 The hook's rare half, on the hub: it makes the records that the watchdog finds a place and a cause for, and that
 requests which were kept waiting are charged to. Apart from the hook, since none of it is worth compiling.
 A poll is late when libev stamped its return (which needs no GIL) long before the first callback after it
-ran; the clocks compared may be set while it polls, so it needs a witness before anybody is said to have held the
-GIL (causes.py).
+ran; the CPU may have been away in between, so it needs a witness before anybody is said to have held the GIL
+(causes.py).
 Bounds: `RECENT` records of the last `RECENT_S` that a request may have been behind: one that has waited for longer, or
 behind more, is no victim of the others. `MAX_FINISHED` records wait for the watchdog.
 """

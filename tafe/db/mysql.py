@@ -179,7 +179,7 @@ class MySQLDriver:
         raise DatabaseUnavailable(why)
 
     def _limit(self, wire: Wire) -> None:
-        """Ask the server to end each statement of this session that takes longer than `read_timeout_s`."""
+        """Ask the server to end each statement of this connection that takes longer than `read_timeout_s`."""
         dialect = dialect_of(wire.server_version)
         try:
             wire.run(dialect.at_login(self._read_timeout_s).encode())

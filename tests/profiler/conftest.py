@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import gevent.socket
 import greenlet
 import pytest
 
 import profiler
+from profiler.arrivals import stamping
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +43,15 @@ def install() -> Iterator[Callable[..., profiler.Session]]:
     yield install
     for one in opened:
         one.close()
+
+
+@pytest.fixture
+def connection() -> Iterator[tuple[gevent.socket.socket, socket.socket]]:
+    """A TCP connection of a greenlet, on a machine whose kernel stamps what comes, and the other end."""
+    keeper = stamping()
+    assert keeper is not None
+    with closing(keeper), socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+        with theirs, gevent.socket.socket(fileno=accepted.detach()) as ours:
+            yield ours, theirs

@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from typing import Any
 
 import gevent
@@ -19,7 +18,7 @@ from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 import profiler
-from profiler.arrivals import READ, WRITE, last_s, stamp_s, stamping
+from profiler.arrivals import READ, WRITE, last_s, stamp_s
 from profiler.wsgi import SPAN, Middleware
 from tests.profiler.undisturbed import found, undisturbed
 
@@ -65,18 +64,6 @@ def pair() -> Iterator[tuple[gevent.socket.socket, socket.socket]]:
     ours, theirs = gevent.socket.socketpair()
     with ours, theirs:
         yield ours, theirs._sock
-
-
-@pytest.fixture
-def connection() -> Iterator[tuple[gevent.socket.socket, socket.socket]]:
-    """The same of TCP."""
-    keeper = stamping()
-    assert keeper is not None
-    with closing(keeper), socket.create_server(("127.0.0.1", 0)) as listener:
-        theirs = socket.create_connection(listener.getsockname())
-        accepted, _ = listener.accept()
-        with theirs, gevent.socket.socket(fileno=accepted.detach()) as ours:
-            yield ours, theirs
 
 
 def test_bytes_on_tcp_are_stamped_by_the_kernel(connection: tuple[gevent.socket.socket, socket.socket]) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 
 import gevent.socket
 import pytest
 
 import profiler
-from profiler.arrivals import stamp_s, stamping
+from profiler.arrivals import stamp_s
 from tests.profiler.test_arrivals import hold, kept_waiting
 
 TIMESTAMP, TIMESTAMPNS, TIMESTAMPING, PEEK_OFF = 29, 35, 37, 42  # asm-generic/socket.h
@@ -21,18 +20,6 @@ WHEN_RECEIVED = 0x8 | 0x10  # linux/net_tstamp.h: stamp what comes, and tell
 A_PKTINFO, A_TIME = 12, 16  # their sizes
 
 Connection = tuple[gevent.socket.socket, socket.socket]
-
-
-@pytest.fixture
-def connection() -> Iterator[Connection]:
-    """A TCP connection of a greenlet, and the other end."""
-    keeper = stamping()
-    assert keeper is not None
-    with closing(keeper), socket.create_server(("127.0.0.1", 0)) as listener:
-        theirs = socket.create_connection(listener.getsockname())
-        accepted, _ = listener.accept()
-        with theirs, gevent.socket.socket(fileno=accepted.detach()) as ours:
-            yield ours, theirs
 
 
 def reset(sock: socket.socket) -> None:
