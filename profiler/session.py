@@ -135,6 +135,7 @@ class Session:
             threshold_s,
             self._lineage.caller,
             sightings,
+            self._hook.doze,
         )
         self._costs: Costs = calibrate(hub, self._meter)
         loop = hub.loop
@@ -145,6 +146,7 @@ class Session:
             (loop.check(ref=False, priority=loop.MAXPRI), self._hook.after_poll),
         ]
         self._timer: Any = loop.timer(PULSE_S, PULSE_S, ref=False)
+        self._resting = False  # it is stopped
         self._started_s = self._due_s = self._handed_over_s = time.perf_counter()
         self._hand_over_after_s = FIRST_HAND_OVER_S
         self._handed_over = self._pulsed = self._hook.counts()
@@ -275,6 +277,10 @@ class Session:
         self._due_s = time.perf_counter() + PULSE_S
 
     def _woken(self) -> None:
+        self._watchdog.nap.wake()
+        if not self._resting:
+            return
+        self._resting = False
         if time.perf_counter() - self._handed_over_s >= LAST_HAND_OVER_S:
             self._hand_over_after_s = FIRST_HAND_OVER_S
         self._start_pulse()
@@ -296,6 +302,7 @@ class Session:
             self._hand_over_after_s = min(2 * self._hand_over_after_s, LAST_HAND_OVER_S)
         if idle and (due or not news):
             self._timer.stop()
+            self._resting = True
             self._hook.doze()
         else:
             self._start_pulse()

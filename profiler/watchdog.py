@@ -7,8 +7,8 @@ slice, its samples are weighed (evidence.py) and it joins its site (sites.py).
 
 Another thread of ours may get the GIL before it, and let the hub go on: so such a thread has a `glance` for it.
 
-Cost: a look every 5 ms takes 0.8 % of a core while there is traffic; a hub that seldom turns is looked at every 15 ms,
-as a wake-up alone takes 20 to 50 us on a virtual machine. It needs the GIL; no signals, nothing raised.
+Cost: a look every 5 ms takes 0.8 % of a core while there is traffic; a hub that seldom turns is looked at when it does
+(nap.py). It needs the GIL; no signals, nothing raised.
 Limits: a slice that ends before the thread gets to run (a C call that holds the GIL and returns just before a
 switch, a machine with no CPU for this thread) has no sample.
 """
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from profiler.evidence import Evidence, Judge, Sample, is_frozen
 from profiler.frames import Look, capture_running
 from profiler.model import Slice, Span
+from profiler.nap import NAP_S, Nap
 from profiler.native import get_ident, sleep, start_thread
 from profiler.stalls import SETTLE_S
 from profiler.threads import Others, Wait
@@ -39,11 +40,9 @@ if TYPE_CHECKING:
 
 SHORTEST_TICK_S = 0.003  # under that the thread would cost the hub more than half a percent
 LONGEST_TICK_S = 0.02  # so that stopping is prompt
-QUIET_TURNS = 12  # in IDLE_ACCOUNT_EVERY_S; a heartbeat each 0.1 s, and a pulse after each, turn the hub five times
 OPEN_S = 1.0  # a slice this long is stored before it ends: whoever kills the worker wants to know
 MAX_WAITS = 64  # for the GIL, remembered: those of the last slow slices
 ACCOUNT_EVERY_S = 0.05  # so often the machine's stolen time is read, and other threads' CPU time: 15 us
-IDLE_ACCOUNT_EVERY_S = 0.25  # the same, when there is nothing that either could be the reason of
 KEPT_S = 0.001  # with the GIL and without a CPU: a look takes a fifth of that
 # Of slices and turns the evidence is kept: a few come and go while a look waits for the GIL, and again.
 MAX_EVIDENCE = 8
@@ -75,6 +74,7 @@ class Watchdog:
         threshold_s: float,
         caller: Callable[[int, float], Span | None],
         sightings: Sightings,
+        doze: Callable[[], None],
     ) -> None:
         self._peek = peek
         self._turn = turn
@@ -86,7 +86,7 @@ class Watchdog:
         self._sightings = sightings
         self._sample_from_s = threshold_s / 4
         self._tick_s = min(max(threshold_s / 2, SHORTEST_TICK_S), LONGEST_TICK_S)
-        self._idle_tick_s = min(3 * self._tick_s, LONGEST_TICK_S)
+        self.nap = Nap(meter, doze)  # to be woken from, at the first turn after `doze`
         self._hub_ident = self._ident = get_ident()
         self._usage: Usage = meter.read()  # the latest reading of the hub
         self._idle_s = 0.0  # when it was last seen to have done nothing since that reading
@@ -105,9 +105,6 @@ class Watchdog:
         self._kept: Wait | None = None  # for long
         self._others = Others(self._hub_ident, self._hub_ident)
         self._settling: deque[Finding] = deque()
-        self._quiet = False  # fewer than QUIET_TURNS in the last IDLE_ACCOUNT_EVERY_S
-        self._turned = 0  # turns until then
-        self._quiet_due_s = 0.0  # when that is looked at again
         self._open_due_s = OPEN_S
         self._stopping = False
         self._done: Signal | None = None
@@ -154,7 +151,9 @@ class Watchdog:
                 self._read_own()
                 self._asleep = self._own
             left_s = self._due_s - time.perf_counter()
-            if left_s > 0.0:
+            if pause_s == NAP_S:
+                self._due_s = self.nap.sleep(self._due_s, self._is_polling)
+            elif left_s > 0.0:
                 sleep(left_s)
             else:  # it has waited for the GIL, which nobody may have for nothing
                 self._due_s = min(self._due_s, self._sightings.asked_s)
@@ -163,8 +162,7 @@ class Watchdog:
             try:
                 pause_s = self._look(woke_s, late_s)
                 if woke_s >= self._account_due_s:  # after the look, which a slow slice may have waited for
-                    idle = pause_s == self._idle_tick_s
-                    self._account_due_s = woke_s + (IDLE_ACCOUNT_EVERY_S if idle else ACCOUNT_EVERY_S)
+                    self._account_due_s = woke_s + (NAP_S if pause_s == NAP_S else ACCOUNT_EVERY_S)
                     self._stolen_s = self._meter.stolen_s()
             except Exception:  # noqa: BLE001 - one bad look must not end all later ones
                 self._table.lose()
@@ -175,12 +173,13 @@ class Watchdog:
         start_s, polling, active = self._peek()
         due = woke_s >= self._account_due_s or late_s >= self._judge.gil_wait_s or self._glance is not None
         same = start_s == self._evidence.start_s
-        if polling and not due and (same or self._quiet):  # what a heartbeat takes can wait until the next account
+        if polling and not due and (same or self.nap.quiet):  # what a heartbeat takes can wait until the next account
             return self._idle(woke_s, same=same)
         others_s = self._suspect(woke_s, late_s)  # before the GIL is given up
-        if polling and same and late_s >= AWAY_S > others_s:
+        idle_late_s = min(late_s, woke_s - start_s) if polling and (same or self.nap.quiet) else 0.0
+        if idle_late_s >= AWAY_S > others_s:
             # Nothing but the machine can have kept it from waking up, perhaps since before that was due.
-            away_s = late_s - (self._meter.own().wait_s - self._asleep.wait_s)
+            away_s = idle_late_s - (self._meter.own().wait_s - self._asleep.wait_s)
             self._absences.add(woke_s, away_s, self._tick_s)
         # While it idled it used no CPU, and wanted none.
         before = self._usage._replace(at_s=max(self._usage.at_s, self._idle_s))
@@ -214,11 +213,11 @@ class Watchdog:
 
     def _pause_s(self, now_s: float) -> float:
         """Between two looks at a hub that polls."""
-        if now_s >= self._quiet_due_s:
-            turns = self._meter.turns()
-            self._quiet = turns - self._turned < QUIET_TURNS
-            self._turned, self._quiet_due_s = turns, now_s + IDLE_ACCOUNT_EVERY_S
-        return self._idle_tick_s if self._quiet else self._tick_s
+        known = not (self._finished or self._ended or self._settling)
+        return NAP_S if self.nap.due(now_s) and known else self._tick_s
+
+    def _is_polling(self) -> bool:
+        return self._peek()[1]
 
     def _begin(self, start_s: float, before: Usage) -> bool:
         """Gather evidence of the slice that began then; False if that goes on already."""
