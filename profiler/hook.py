@@ -8,9 +8,8 @@ When was a greenlet ready that the hub switches in? After `after_poll`, when pol
 that began; in both cases not before it was switched out (DESIGN.md says how far that is from the truth).
 
 How it stays cheap. Only the request that has the hub is a variable (`_active`), and a request enters the dictionary of
-the suspended only when it really waits. Greenlets without a request cost one failed look-up, and none while no request
-waits. No lock, no logging; the only objects made are floats, and not even those when Cython has compiled this file with
-hook.pxd. Anything rare is a function of its own.
+the suspended only when it really waits. Other greenlets cost one failed look-up, and none while no request waits. No
+lock, no logging; the only objects made are floats, and none when compiled. Anything rare is a function of its own.
 
 How it stays safe. An exception in a trace function would remove it and be thrown into the target greenlet:
 everything is caught, and what is not ours to swallow (a signal handler's KeyboardInterrupt) is raised again
@@ -33,6 +32,7 @@ from greenlet import getcurrent, gettrace, greenlet
 
 from profiler.collector import Collector
 from profiler.convoy import MEMBER
+from profiler.identity import key_of
 from profiler.lineage import INHERITED, LEFT_BEHIND_S, sweep
 from profiler.model import Counts, Slice, Span
 from profiler.stalls import Links, Stalls
@@ -113,13 +113,12 @@ class Hook:
         self._stalls = Stalls(self._collector, threshold_s, links)
         self._tracing = Tracing(self.trace, self._start_of_slice, self._failed)
         self._dropped = self._failures = self._slices_over = self._turns = 0
-        self._idle_s = self._switches = 0.0
+        self._idle_s = self._switches = self._late_s = 0.0
         self._asleep = self._polling = self._stalled = False
         self._turn_ns: int = self._turn.ready_ns
         self._turn_cpu_s = cpu_clock()
         self._active: Span | None = None
         self._late: Span | None = None
-        self._late_s = 0.0
         self._turn_s = self._start = self._mark = self._ready = clock()
         self._recent = self._stalls.recent
         self._suspended: dict[greenlet, Span] = {}
@@ -333,14 +332,14 @@ class Hook:
 
     def _handed_on(self, target: greenlet, span: Span) -> None:
         # Not by way of the hub: whoever a request switches to works for it, unless that has a request of its own.
-        if target not in self._suspended:
+        if key_of(target) not in self._suspended:
             setattr(target, INHERITED, span)
 
     def _whose(self, one: Any) -> Span | None:
         # The request that a greenlet without one of its own works for: its parent waits for it to end.
         span: Span | None = None
         while span is None and one is not None and one is not self._hub:
-            span = self._suspended.get(one) or self._inherited(one)
+            span = self._suspended.get(key_of(one)) or self._inherited(one)
             one = one.parent
         return span
 
@@ -357,7 +356,8 @@ class Hook:
         return self._active or self._whose(getcurrent())
 
     def sweep(self) -> None:
-        """Forget requests of dead greenlets (lineage.py)."""
+        """Forget requests of dead greenlets (lineage.py), and look for classes that compare greenlets (identity.py)."""
+        self._tracing.heed(self._suspended)
         self._dropped += sweep(self._suspended)
 
     def install(self) -> None:

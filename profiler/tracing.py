@@ -2,6 +2,7 @@
 
 An earlier tracer is chained: called after ours. Who installs one later displaces ours; `recheck` finds out by a switch
 made on purpose whether that one chains us, and leaves it alone, or else puts ours back, with the other chained.
+Once a class of greenlets compares them, `trace` is given stand-ins for these (identity.py).
 
 Limits: one thread, since greenlet traces per thread.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from greenlet import gettrace, greenlet, settrace
+
+from profiler.identity import is_compared, key_of, rekey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +29,7 @@ class Tracing:
     """`trace`, installed; `slice_began` changes with each switch that `trace` is told of."""
 
     __slots__ = (
+        "_call",  # `trace`, or `_by_identity`
         "_chained",  # a tracer of somebody else's, called after ours
         "_failed",
         "_slice_began",
@@ -37,7 +41,7 @@ class Tracing:
     def __init__(
         self, trace: Tracer, slice_began: Callable[[], float], failed: Callable[[BaseException], None]
     ) -> None:
-        self._trace = trace  # raises nothing
+        self._trace = self._call = trace  # raises nothing
         self._slice_began = slice_began
         self._failed = failed  # told of what a chained one has raised
         self._chained: Tracer | None = None
@@ -46,6 +50,8 @@ class Tracing:
 
     def install(self) -> None:
         """Trace from now on; call it in the hub's thread."""
+        if is_compared():
+            self._call = self._by_identity
         self._chain(gettrace())
 
     def remove(self) -> None:
@@ -65,13 +71,30 @@ class Tracing:
         self.displaced += 1
         self._chain(found)
 
+    def heed(self, waiting: dict[Any, Any]) -> None:
+        """Look for classes that compare greenlets, and use stand-ins from now on if there are; also as keys of this."""
+        ours = self._chained is not None or self.tracer is self._trace  # else somebody calls `trace` itself
+        if self._call is self._trace and ours and is_compared():
+            self._call = self._by_identity
+            rekey(waiting)
+            if self.tracer is self._trace and gettrace() is self.tracer:
+                self._chain(None)
+
     def _chain(self, found: Tracer | None) -> None:
         self._chained = found
-        self.tracer = self._trace if found is None else self._both
+        self.tracer = self._call if found is None else self._both
         settrace(self.tracer)
 
+    def _by_identity(self, event: Literal["switch", "throw"], args: tuple[greenlet, greenlet]) -> None:
+        try:
+            args = key_of(args[0]), key_of(args[1])
+        except BaseException as error:  # noqa: BLE001 - greenlet would drop ours
+            self._failed(error)
+        else:
+            self._trace(event, args)
+
     def _both(self, event: Literal["switch", "throw"], args: tuple[greenlet, greenlet]) -> None:
-        self._trace(event, args)
+        self._call(event, args)
         try:
             if self._chained is not None:
                 self._chained(event, args)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,12 +58,12 @@ def served(servers_dir: Path) -> Iterator[Running]:
 class Screen:
     """`tafe top` on a terminal of its own."""
 
-    def __init__(self, where: str, rows: int = 24, columns: int = 100, **environ: str) -> None:
+    def __init__(self, where: str, environ: Mapping[str, str] | None = None) -> None:
         self._pid, self.fd = pty.fork()
         if not self._pid:
             os.chdir(ROOT)
-            os.execve(sys.executable, [*COMMAND, where], {**CLEAN, "TERM": "xterm", **environ})
-        self.resize(rows, columns)
+            os.execve(sys.executable, [*COMMAND, where], {**CLEAN, "TERM": "xterm", **(environ or {})})
+        self.resize(24, 100)
         self.text = ""
 
     def resize(self, rows: int, columns: int) -> None:
@@ -191,7 +191,7 @@ def test_without_a_keyboard_it_goes_on_until_it_is_ended(served: Running) -> Non
 
 @pytest.mark.real
 def test_a_new_size_is_obeyed(served: Running) -> None:
-    screen = Screen(str(served.run_dir), columns=100)
+    screen = Screen(str(served.run_dir))
     screen.wait_for("in flight  conns")
     screen.resize(6, 30)
     line = r"(?:\x1b\[\d*m)?[^\r\n\x1b]{0,30}(?:\x1b\[0m)?\x1b\[K"
@@ -205,7 +205,7 @@ def test_a_new_size_is_obeyed(served: Running) -> None:
 def test_no_colours_and_no_cleverness_where_they_are_not_wanted(
     served: Running, environ: dict[str, str], drawn_over: bool
 ) -> None:
-    screen = Screen(str(served.run_dir), **environ)
+    screen = Screen(str(served.run_dir), environ)
     screen.wait_for(r"\d%")
     screen.type(b"q")
     assert screen.end() == 0
