@@ -38,8 +38,8 @@ SETTLE_S = 0.25
 PLACES_WITHIN_S = 1.0  # so long the watchdog may take to say where a slow slice was; many of its ticks
 RECENT = 2000  # slow slices that a queued request may still have been behind: 20 s and more of nothing else
 RECENT_S = 60.0  # and how long ago they ended: by then no balancer waits for an answer
-# Slow slices, the latest, that refer to their requests; earlier ones to their names, which are what they were by then:
-# a request refers to the slices it was behind, and so on, as far back as the worker has been busy.
+# Slow slices, the latest, that refer to their requests; earlier ones, once these have ended, to their names, which are
+# what they were by then: a request refers to the slices it was behind, and so on, as far back as the worker was busy.
 LINKED = 256
 MAX_FINISHED = 1000  # slow slices the watchdog has yet to read: at 10 ms each, 10 s of a hub doing nothing else
 
@@ -183,11 +183,19 @@ class Stalls:
             self.recent.popleft()
         self.recent.append(record)
         self._linked.append(record)
-        if len(self._linked) > LINKED:
-            oldest = self._linked.popleft()
-            if oldest.span is not None:
-                oldest.span = name_of(oldest.span)
+        for _ in range(2):  # so that there come to be fewer again
+            if len(self._linked) > LINKED:
+                self._unlink(self._linked.popleft())
         return record
+
+    def _unlink(self, oldest: Slice) -> None:
+        span = oldest.span
+        if span is None:
+            return
+        if span.total_s < 0.0 and len(self._linked) < RECENT:  # it goes on, and this may be its child's slice
+            self._linked.append(oldest)
+        else:
+            oldest.span = name_of(span)
 
     def _finish(self, record: Slice) -> None:
         if len(self._finished) < MAX_FINISHED:

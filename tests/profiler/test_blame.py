@@ -10,9 +10,10 @@ import pytest
 from gevent.event import Event
 
 import profiler
+from profiler import stalls
 from profiler.hook import MAX_BLAMED
 from profiler.stalls import RECENT, RECENT_S
-from tests.profiler.test_hook import spin
+from tests.profiler.test_hook import run_in_request, spin
 
 
 def stall_one_after_the_other(session: profiler.Session, lengths_s: list[float]) -> list[profiler.Span]:
@@ -58,20 +59,36 @@ def test_a_request_remembers_the_slices_that_cost_it_most(install: Callable[...,
     assert max(costs_s) >= long_s
 
 
+def test_a_request_is_no_victim_of_its_own_children_however_many_they_are(
+    install: Callable[..., profiler.Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stalls, "LINKED", 4)
+    session = install(slow_slice_ms=1)
+    children = 10 * stalls.LINKED
+    run_in_request(session, lambda: gevent.joinall([gevent.spawn(spin, 0.0015) for _ in range(children)]))
+    theirs = [record for record in session._hook.stalls.recent if record.span]
+    assert len(theirs) >= children
+    assert sum(record.victims for record in theirs) == 0
+
+    run_in_request(session, lambda: [gevent.spawn(spin, 0.0015).join() for _ in range(children)])
+    linked = [record for record in theirs if record.span and record.span.blamed is not None]
+    assert len(linked) <= stalls.LINKED, "of a request that has ended"
+
+
 def test_slow_slices_that_nobody_can_have_waited_for_are_forgotten(install: Callable[..., profiler.Session]) -> None:
     session = install()
     session._watchdog.stop()
-    stalls, hub = session._hook.stalls, gevent.get_hub()
+    seen, hub = session._hook.stalls, gevent.get_hub()
     began_s = 1e9  # long after all that has been
     for number in range(RECENT + 5):
-        stalls.ended(hub, began_s + number * 0.02, began_s + number * 0.02 + 0.015, None, False)
-    assert len(stalls.recent) == RECENT
-    assert stalls.recent[0].start_s == pytest.approx(began_s + 5 * 0.02)
-    latest_s = stalls.recent[-1].end_s
-    stalls.ended(hub, latest_s + RECENT_S - 1.0, latest_s + RECENT_S - 0.9, None, False)
-    assert len(stalls.recent) > 1
-    stalls.ended(hub, latest_s + RECENT_S + 1.0, latest_s + RECENT_S + 1.1, None, False)
-    assert len(stalls.recent) == 2
+        seen.ended(hub, began_s + number * 0.02, began_s + number * 0.02 + 0.015, None, False)
+    assert len(seen.recent) == RECENT
+    assert seen.recent[0].start_s == pytest.approx(began_s + 5 * 0.02)
+    latest_s = seen.recent[-1].end_s
+    seen.ended(hub, latest_s + RECENT_S - 1.0, latest_s + RECENT_S - 0.9, None, False)
+    assert len(seen.recent) > 1
+    seen.ended(hub, latest_s + RECENT_S + 1.0, latest_s + RECENT_S + 1.1, None, False)
+    assert len(seen.recent) == 2
 
 
 def test_a_request_in_a_convoy_was_queued_behind_the_others_of_it(install: Callable[..., profiler.Session]) -> None:
