@@ -50,6 +50,7 @@ def make_step(mode: str) -> tuple[Callable[[], object], hooks.Hook]:
         turn=Turn(),
         batch=recorder.batch,
         unusual=recorder.unusual,
+        unsplit=recorder.unsplit,
         spare=recorder.spare,
         finished=deque(),
         fold=recorder.fold,

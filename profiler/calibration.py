@@ -44,7 +44,18 @@ def calibrate(hub: Any, meter: Meter) -> Costs:
     """Measure. Leaves the tracer as it was."""
     recorder = Recorder()
     hook = hooks.Hook(
-        Links(hub, meter, Turn(), recorder.batch, recorder.unusual, recorder.spare, deque(), recorder.fold, _nothing),
+        Links(
+            hub,
+            meter,
+            Turn(),
+            recorder.batch,
+            recorder.unusual,
+            recorder.unsplit,
+            recorder.spare,
+            deque(),
+            recorder.fold,
+            _nothing,
+        ),
         _NEVER_S,
     )
     earlier = gettrace()

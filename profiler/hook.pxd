@@ -25,14 +25,11 @@ cdef inline Span new_span():
     return Span.__new__(Span)  # without the search for an __init__
 
 
-@cython.locals(least=tuple)
-cdef double _charge(Span span, Slice record, double cost_s) except? -1
-
-
 @cython.final
 cdef class Hook:
     cdef object _collector, _fold, _hub, _stalls, _woken, _recent
     cdef list _batch, _spare, _unusual
+    cdef set _unsplit
     cdef Tracing _tracing
     cdef Turn _turn
     cdef dict _suspended

@@ -25,7 +25,6 @@ abandons the first; the GC is timed when the hub's thread runs it.
 from __future__ import annotations
 
 import time
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, gettrace, greenlet
@@ -34,7 +33,7 @@ from profiler.collector import Collector
 from profiler.convoy import MEMBER
 from profiler.identity import key_of
 from profiler.lineage import INHERITED, LEFT_BEHIND_S, sweep
-from profiler.model import Counts, Slice, Span
+from profiler.model import Counts, Span
 from profiler.stalls import Links, Stalls
 from profiler.tracing import Tracing
 
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BATCH = 128  # finished requests folded together at most: some 40 us of hub time, interpreted (profiler_switch.py)
-MAX_BLAMED = 16  # culprits kept with a request, those that cost it most: of more no reader sees which
-_COST = itemgetter(1)
 
 
 def _new_span() -> Span:
@@ -60,20 +57,6 @@ new_span: Callable[[], Span]
 globals().update(clock=time.perf_counter, clock_ns=time.perf_counter_ns, cpu_clock=time.thread_time, new_span=_new_span)
 
 
-def _charge(span: Span, record: Slice, cost_s: float) -> float:
-    # Returns what one that cost no more need not be told of.
-    if span.blamed is None:
-        span.blamed = []
-    if len(span.blamed) < MAX_BLAMED:
-        span.blamed.append((record, cost_s))
-        return 0.0
-    least = min(span.blamed, key=_COST)
-    if least[1] < cost_s:
-        span.blamed.remove(least)
-        span.blamed.append((record, cost_s))
-    return least[1]
-
-
 class Hook:
     """Made in the hub's thread; nothing is traced before `install`.
 
@@ -83,7 +66,7 @@ class Hook:
     __slots__ = (
         # Of the process
         "_batch", "_collector", "_fold", "_hub", "_notable_s", "_spare", "_stalls", "_threshold_s", "_tracing", "_turn",
-        "_unusual", "_woken",
+        "_unsplit", "_unusual", "_woken",
         # Since the start, as in Counts
         "_dropped", "_failures", "_idle_s", "_slices_over", "_turns",
         "_switches",  # a float: see model.py
@@ -107,6 +90,7 @@ class Hook:
         self._hub, self._turn = links.hub, links.turn
         self._batch, self._unusual, self._spare = links.batch, links.unusual, links.spare
         self._fold, self._woken = links.fold, links.woken
+        self._unsplit = links.unsplit
         self._threshold_s = threshold_s
         self._notable_s = threshold_s * MEMBER  # from here on a slice is looked at after its end
         self._collector = Collector(self._start_of_slice)
@@ -221,6 +205,8 @@ class Hook:
 
     def _notable(self, origin: greenlet, now: float) -> None:
         # Several requests may have shared it, one after the other: it is the one's that had most of it.
+        if origin is self._hub and gettrace() is not self._tracing.tracer:
+            self._astray()  # it was not told that a request had this slice only at first
         own, cost_s = self._active, now - self._mark
         if own is None or self._late_s > cost_s:
             own, cost_s = self._late, self._late_s
@@ -233,7 +219,7 @@ class Hook:
         self._slices_over = self._stalls.count
         self._stalled = self._stalls.unsettled
         if record is not None and span is not None:
-            _charge(span, record, cost_s)
+            span.charge(record, cost_s)
 
     def _long_poll(self, now: float) -> None:
         ready = self._stalls.polled(self._turns + 1, self._start, now)
@@ -264,7 +250,7 @@ class Hook:
                 record.harm_s += harm_s
                 record.victims += 1
                 if harm_s > least_s:
-                    least_s = _charge(span, record, harm_s)
+                    least_s = span.charge(record, harm_s)
         if span.blamed is not None:
             self._stalls.delayed(span)
 
@@ -305,7 +291,8 @@ class Hook:
         self._turns += 1
         if gettrace() is not self._tracing.tracer:
             self._astray()
-            self._tracing.recheck()
+            if self._tracing.recheck():  # of those that ended lately, which are few, some may be right
+                self._unsplit.update(self._suspended.values(), self._batch)
             self._start = self._mark = clock()
         if len(self._batch) >= BATCH:
             self._fold()
@@ -318,7 +305,9 @@ class Hook:
         self._asleep = True
 
     def _astray(self) -> None:
-        # The tracer was not told who has the hub now, nor is known in which greenlet this one is: it counts as waiting.
+        # The tracer was not told who has the hub now, nor is known in which greenlet this one is.
+        if self._active is not None:
+            self._unsplit.add(self._active)
         self._active = self._late = None
         self._late_s = 0.0
 

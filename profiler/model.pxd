@@ -1,4 +1,9 @@
 cimport cython
+
+
+cdef class Slice
+
+
 @cython.final
 @cython.freelist(256)
 cdef class Span:
@@ -7,6 +12,9 @@ cdef class Span:
     cdef public bint error
     cdef public int outcome
     cdef public object request_id, route
+
+    @cython.locals(least=tuple)
+    cpdef double charge(self, Slice record, double cost_s) except? -1
 
 
 @cython.final

@@ -8,6 +8,7 @@ hold 2 ns.
 from __future__ import annotations
 
 import time
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 
 SCHEMA = "profiler.data/2"  # of the files
 THIS_TURN = -1  # for `Session.begin`: when `Turn` says
+MAX_BLAMED = 16  # culprits kept with a request, those that cost it most: of more no reader sees which
 OTHER_SITES = "(other sites)"  # the function of a site that stands for all without room of their own
 OTHER_ROUTES = "(other routes)"  # and the route, also of requests whose route is no text
+
+_COST = itemgetter(1)
 
 
 class Counts(NamedTuple):
@@ -92,6 +96,19 @@ class Span:
     started_s: float
     total_s: float
     _out_s: float
+
+    def charge(self, record: Slice, cost_s: float) -> float:
+        """A slice cost it so much. Returns what one that cost no more need not be told of."""
+        if self.blamed is None:
+            self.blamed = []
+        if len(self.blamed) < MAX_BLAMED:
+            self.blamed.append((record, cost_s))
+            return 0.0
+        least = min(self.blamed, key=_COST)
+        if least[1] < cost_s:
+            self.blamed.remove(least)
+            self.blamed.append((record, cost_s))
+        return least[1]
 
     @property
     def waiting_s(self) -> float:

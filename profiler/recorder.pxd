@@ -7,6 +7,7 @@ from profiler.tally cimport RouteTimes
 @cython.final
 cdef class Recorder:
     cdef public list batch, spare, unusual
+    cdef public set unsplit
     cdef public object requests, dropped
     cdef list _slowest
     cdef double _least_s, _least_limit_s
@@ -14,6 +15,8 @@ cdef class Recorder:
 
     @cython.locals(span=Span, by_route=dict, spans=list, longest_s=double)
     cpdef fold(self)
+    @cython.locals(span=Span)
+    cpdef _fold_unsplit(self)
     cpdef RouteTimes _times(self, route, requests)
     @cython.locals(span=Span, heap=list, limit_s=double, shorter_s=double)
     cpdef _keep_slowest(self, route, list spans)

@@ -3,7 +3,8 @@
 Finished requests are folded a batch at a time: by value into the buckets of tally.py.
 Every few seconds the whole `Delta` is handed to the writer's thread, which turns it into lines; the hub
 never formats or writes.
-A request that was one slice (nothing waited) needs three counts instead of five.
+A request that was one slice (nothing waited) needs three counts instead of five, one that was not traced all the time
+two: that it was, and its total.
 Slowest are those of an epoch of ten minutes: a delta has those that have joined them since the one before, so that a
 worker under load does not store its slowest of every moment.
 Bounds: `MAX_ROUTES` routes and `SLOWEST` requests a delta;
@@ -90,6 +91,7 @@ class Recorder:
         self._least_limit_s = math.inf if flight is None else flight.least_limit_s
         self.batch: list[Span] = []  # the hook appends to these two
         self.unusual: list[Span] = []
+        self.unsplit: set[Span] = set()  # and here those that are to be counted by their total alone, open ones too
         self.spare: list[Span] = []  # counted, and of no use to anybody: the hook takes them for other requests
         self.requests = self.dropped = 0  # since the start; requests that could not be counted are in both
         self._dropped_told = 0  # of them, those that were handed over
@@ -107,8 +109,10 @@ class Recorder:
         if not self.batch:
             return
         self.requests += len(self.batch)
+        if self.unsplit:
+            self._fold_unsplit()
         try:
-            by_route = _by_route(self.batch)
+            by_route = _by_route(self.batch) if self.batch else {}
         except Exception:  # noqa: BLE001 - it must not be met again the next time, nor by the loop
             self.dropped += len(self.batch)
             by_route = {}
@@ -127,6 +131,19 @@ class Recorder:
             except Exception:  # noqa: BLE001 - as above
                 self.dropped += 1
         self.unusual.clear()
+
+    def _fold_unsplit(self) -> None:
+        ended = [span for span in self.batch if span in self.unsplit]
+        self.batch[:] = [span for span in self.batch if span not in self.unsplit]
+        self.unsplit.difference_update([span for span in self.unsplit if span.total_s >= 0.0])  # abandoned ones too
+        for span in ended:
+            try:
+                times = self._times(route_of(span), 1)
+                times.total.add([span.total_s])
+                times.total_s += span.total_s
+                times.requests += 1
+            except Exception:  # noqa: BLE001 - as above
+                self.dropped += 1
 
     def delayed(self, delay_s: float) -> None:
         """A timer was late by `delay_s`."""

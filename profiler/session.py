@@ -109,6 +109,7 @@ class Session:
                 turn=self.turn,
                 batch=self._recorder.batch,
                 unusual=self._recorder.unusual,
+                unsplit=self._recorder.unsplit,
                 spare=self._recorder.spare,
                 finished=finished,
                 fold=self._recorder.fold,

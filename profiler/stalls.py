@@ -52,6 +52,7 @@ class Links(NamedTuple):
     turn: Turn
     batch: list[Span]  # finished requests, in order
     unusual: list[Span]  # those of them that ended in an error, or with an outcome
+    unsplit: set[Span]  # requests of which part was not traced, so that how their time divides is not known
     spare: list[Span]  # to be used again
     finished: deque[Slice]  # slices over the threshold
     fold: Callable[[], None]  # called when the batch is full

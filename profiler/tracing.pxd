@@ -7,6 +7,6 @@ cdef class Tracing:
     cdef public object tracer
     cdef public long long displaced
 
-    cpdef recheck(self)
+    cpdef bint recheck(self) except? True
     cpdef heed(self, dict waiting)
     cdef _chain(self, found)

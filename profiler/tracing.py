@@ -60,16 +60,17 @@ class Tracing:
             settrace(self._chained)
         self.tracer = None
 
-    def recheck(self) -> None:
-        """Another tracer was found in place of ours."""
+    def recheck(self) -> bool:
+        """Another tracer was found in place of ours. Whether that had displaced it."""
         found: Any = gettrace()
         before = self._slice_began()
         greenlet(_nothing).switch()
         if self._slice_began() != before:  # the new one calls ours: leave it
             self.tracer = found
-            return
+            return False
         self.displaced += 1
         self._chain(found)
+        return True
 
     def heed(self, waiting: dict[Any, Any]) -> None:
         """Look for classes that compare greenlets, and use stand-ins from now on if there are; also as keys of this."""

@@ -11,7 +11,7 @@ from gevent.event import Event
 
 import profiler
 from profiler import stalls
-from profiler.hook import MAX_BLAMED
+from profiler.model import MAX_BLAMED
 from profiler.stalls import RECENT, RECENT_S
 from tests.profiler.test_hook import run_in_request, spin
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -16,6 +17,7 @@ from profiler import lineage, stalls
 from profiler.frames import Place
 from profiler.model import Slice
 from profiler.recorder import slow_request
+from tests.profiler.contract import report_on
 
 
 def spin(seconds: float) -> None:
@@ -89,6 +91,82 @@ def test_while_the_tracer_is_displaced_nothing_of_others_is_given_to_a_request(s
     assert span.total_s >= 0.06
     session._recorder.fold()
     assert session._recorder.requests == 1, "it is counted all the same"
+    assert split_and_not(session, "GET /") == (0, 1)
+
+
+def split_and_not(session: profiler.Session, route: str) -> tuple[int, int]:
+    """How many requests of the route are counted with, and without, how their time divides."""
+    session._recorder.fold()
+    times = session._recorder.unfinished().routes[route]
+    assert sum(times.total.buckets().values()) == times.requests
+    split = sum(sum(tally.buckets().values()) for tally in (times.at_once, times.running) if tally)
+    assert sum(times.queued.buckets().values()) == split
+    return split, times.requests - split
+
+
+def test_a_request_that_was_open_while_the_tracer_was_displaced_is_counted_without_how_its_time_divides(
+    session: profiler.Session,
+) -> None:
+    displaced = Event()
+
+    def request(route: str, meanwhile: Callable[[], object]) -> None:
+        span = session.begin(route, "r")
+        meanwhile()
+        session.end(span, True, 500)
+
+    def displaces_and_ends() -> None:
+        greenlet.settrace(None)
+        displaced.set()
+
+    gevent.spawn(request, "before", lambda: gevent.sleep(0.001)).join()
+    session._recorder.fold()
+    during = [
+        gevent.spawn(request, "suspended", lambda: gevent.sleep(0.01)),
+        gevent.spawn(request, "woken", displaced.wait),
+        gevent.spawn(request, "displaces", displaces_and_ends),
+    ]
+    gevent.joinall(during)
+    gevent.spawn(request, "after", lambda: gevent.sleep(0.001)).join()
+    assert session._hook.counts().displaced == 1
+    assert [split_and_not(session, route) for route in ("before", "after")] == [(1, 0), (1, 0)]
+    assert [split_and_not(session, route) for route in ("suspended", "woken", "displaces")] == [(0, 1)] * 3
+    routes = session._recorder.unfinished().routes.values()
+    assert [(times.errors, times.outcomes) for times in routes] == [(1, {500: 1})] * 5
+    assert not session._recorder.unsplit
+    assert session._hook.counts().dropped == 0
+
+
+def test_work_of_others_that_was_not_traced_is_not_put_on_the_request_before_it(session: profiler.Session) -> None:
+    def serve() -> None:
+        span = session.begin("GET /", "r")
+        greenlet.settrace(None)
+        spin(0.001)
+        session.end(span)
+
+    gevent.joinall([gevent.spawn(serve), gevent.spawn(spin, 0.02)])
+    gevent.sleep(0.001)
+    recent = session._hook.stalls.recent
+    assert max(stall.length_s for stall in recent) >= 0.02
+    assert [stall.span for stall in recent] == [None] * len(recent)
+
+
+def test_a_route_of_which_no_request_was_traced_all_the_time_is_in_the_report(
+    install: Callable[..., profiler.Session], tmp_path: Path
+) -> None:
+    session = install(tmp_path)
+
+    def serve() -> None:
+        span = session.begin("GET /", "r")
+        greenlet.settrace(None)
+        gevent.sleep(0.002)
+        session.end(span)
+
+    gevent.spawn(serve).join()
+    gevent.sleep(0.001)
+    session.close()
+    (route,) = report_on(tmp_path)["routes"]
+    assert (route["route"], route["requests"], route["running_ms"]["max"]) == ("GET /", 1, 0.0)
+    assert route["total_ms"]["max"] >= 2.0
 
 
 def test_a_request_that_was_ended_elsewhere_stays_as_it_was_counted(session: profiler.Session) -> None:
