@@ -3,8 +3,9 @@
 Design: one anonymous mapping made before the first fork, a page a worker. The page's first cache line holds 64-bit
 integers, written only by the worker that owns it (but for `pid` and `generation`, which the arbiter writes when it
 hands the slot out); an aligned 64-bit store is atomic, so there are no locks. The second line is for what the admin
-process asks of the worker (inquiry.py). The rest of the page is one text: why the worker is not ready, or why it
-failed. Page 0 belongs to the arbiter and says whether the whole server is stopping.
+process asks of the worker (inquiry.py), the third for what the other workers read when they accept. The rest of the
+page is one text: why the worker is not ready, or why it failed. Page 0 belongs to the arbiter and says whether the
+whole server is stopping.
 Limits: the number of slots is fixed at the start. Reading a text while it is written can give a torn one.
 """
 
@@ -21,12 +22,14 @@ from tafe.mailbox import Mailbox, mailboxes
 QUICK_STOP_S = 3.0
 
 _PAGE_BYTES = 4096  # keeps each worker's line apart from the others'; a page that nobody touched takes no memory
-_TEXT_START_BYTES = 128
+_TEXT_START_BYTES = 192
 _TEXT_LIMIT_BYTES = _PAGE_BYTES - _TEXT_START_BYTES
 
 # Words of a worker's page
 _PID, _GENERATION, _STATE, _BEAT_NS, _IN_FLIGHT, _REQUESTS, _RETIRING, _TEXT_BYTES = range(8)
 _INQUIRY = 8  # and the seven that follow: the second cache line
+_CONNECTIONS, _ACCEPTED = 16, 17
+_READY = State.READY.value
 # Words of the arbiter's page
 _STOPPING, _FOR_GOOD, _HIGHEST_SLOT, _STARTS = range(4)
 
@@ -49,6 +52,7 @@ class Slot:
         words = self._words
         words[_GENERATION], words[_STATE], words[_BEAT_NS] = generation, State.STARTING, now_ns
         words[_IN_FLIGHT] = words[_REQUESTS] = words[_RETIRING] = words[_TEXT_BYTES] = 0
+        words[_CONNECTIONS] = words[_ACCEPTED] = 0
         self.inquiry.forget()
 
     @property
@@ -93,6 +97,24 @@ class Slot:
         """The worker's heartbeat."""
         words = self._words
         words[_BEAT_NS], words[_IN_FLIGHT], words[_REQUESTS] = now_ns, in_flight, requests
+
+    @property
+    def connections(self) -> int:
+        """Open now."""
+        return self._words[_CONNECTIONS]
+
+    @connections.setter
+    def connections(self, value: int) -> None:
+        self._words[_CONNECTIONS] = value
+
+    @property
+    def accepted(self) -> int:
+        """Connections, ever."""
+        return self._words[_ACCEPTED]
+
+    @accepted.setter
+    def accepted(self, value: int) -> None:
+        self._words[_ACCEPTED] = value
 
     @property
     def retiring(self) -> bool:
@@ -178,3 +200,17 @@ class Scoreboard:
     def another_is_ready(self, own: Slot) -> bool:
         """True if some worker but `own` is ready."""
         return any(slot.state is State.READY for slot in self.used() if slot is not own)
+
+    def others(self, own: Slot, beaten_since_ns: int) -> tuple[int, int, int]:
+        """Of the ready workers but `own` whose hub has turned since then: how many, connections, accepted ever.
+
+        Nothing if `own` is not ready itself. Asked at each accept, so it reads the words themselves: 0.14 us a worker.
+        """
+        workers = connections = accepted = 0
+        for slot in self.ever_used() if own._words[_STATE] == _READY else ():  # noqa: SLF001
+            words = slot._words  # noqa: SLF001
+            if words[_STATE] == _READY and words[_PID] and words[_BEAT_NS] >= beaten_since_ns and slot is not own:
+                workers += 1
+                connections += words[_CONNECTIONS]
+                accepted += words[_ACCEPTED]
+        return workers, connections, accepted

@@ -5,9 +5,8 @@ It takes the arguments of `gevent.pywsgi.WSGIServer` (`dropin.py` says what they
     server = tafe.WSGIServer(("127.0.0.1", 8000), application)
     server.serve_forever()
 
-Listening, accepting and backing off when descriptors run out are gevent's `StreamServer`; everything after the
-accept is ours (`connection.py`). TLS belongs to the load balancer; with TLS arguments each client gets a relay
-(`tls.py`), off the way of plain connections.
+Up to the accept it is gevent's (`accepting.py`), everything after that is ours (`connection.py`). TLS belongs to the
+load balancer; with TLS arguments each client gets a relay (`tls.py`), off the way of plain connections.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from time import monotonic
 from typing import Any, Final
 
 import gevent
-from gevent.server import StreamServer
 
 from tafe import lifecycle
+from tafe.accepting import Accepting
 from tafe.body import EMPTY
 from tafe.connection import Connection
 from tafe.deadlines import NEVER, Deadlines
@@ -51,7 +50,7 @@ _NODELAY_FAMILIES: Final = (_socket.AF_INET, _socket.AF_INET6)
 _log = logging.getLogger("tafe.server")
 
 
-class WSGIServer(Shared, StreamServer):
+class WSGIServer(Shared, Accepting):
     """A WSGI server on gevent's loop, a greenlet a request.
 
     `listener`: an address as gevent takes it, or a bound socket. `environ`: added to every request's environ.
@@ -60,14 +59,8 @@ class WSGIServer(Shared, StreamServer):
     `dropin.py`. Raises `UsageError` for what cannot be honoured.
     """
 
-    # A worker among several takes one connection a loop turn, so that the others get theirs.
-    max_accept = 100
-    # Connections that wait in the kernel; gunicorn's default. The kernel caps it at net.core.somaxconn.
-    backlog = 2048
-    reuse_addr = 1
     # pywsgi's: a class to make environs of, in place of dict; read when the server starts.
     environ_class: type[dict[str, Any]] = dict
-    _stopped_when_full = False
 
     def __init__(
         self,
@@ -129,7 +122,6 @@ class WSGIServer(Shared, StreamServer):
         self._serving: Any = None  # the watcher that serves them
         # -- what the connections share
         self._connections: set[Connection | TlsRelay] = set()
-        self.accepted = 0  # connections, ever
         self.waiting: collections.deque[Connection] = collections.deque()  # complete requests, in order of arrival
         self.in_flight = 0  # requests that have a greenlet
         self.overdue = 0  # requests that go on although their deadline has passed and their client was answered
@@ -207,41 +199,14 @@ class WSGIServer(Shared, StreamServer):
             self._at_once.stop()
             self._at_once.close()
 
-    # -- for gevent's accept loop
-
-    def full(self) -> bool:
-        """As many connections as allowed are open; asked by the accept loop, which stops then."""
-        self._stopped_when_full = len(self._connections) >= self.limits.connections
-        return self._stopped_when_full
-
-    def start_accepting(self) -> None:
-        """Accept connections, until there are as many as allowed."""
-        self._stopped_when_full = False
-        super().start_accepting()
-
-    def stop_accepting(self) -> None:
-        """Accept none, until told to."""
-        if self._watcher is None:
-            self._stopped_when_full = False  # nobody but the caller wants it now
-        super().stop_accepting()
-
-    def do_read(self) -> tuple[_socket.socket, Any] | None:
-        """Accept one connection as a plain non-blocking socket; None if another worker was quicker."""
-        listener = self.socket
-        try:
-            fd, address = listener._accept()  # noqa: SLF001 - as gevent does: `accept` would wrap it once more
-        except (BlockingIOError, ConnectionAbortedError):
-            return None
-        sock = _socket.socket(listener.family, listener.type, listener.proto, fileno=fd)
-        sock.setblocking(False)
-        return sock, address
+    # -- for the accept loop
 
     def do_handle(self, sock: _socket.socket, address: Any) -> None:
         """Take a new connection."""
-        self.accepted += 1
         self._connections.add(
             Connection(self, sock, address) if self.ssl_args is None else TlsRelay(self, sock, address)
         )
+        self.opened()
 
     def take_over(self, relay: TlsRelay, sock: _socket.socket, address: Any) -> None:
         """A client has shaken hands: what it sends comes from `sock` now."""
@@ -277,8 +242,7 @@ class WSGIServer(Shared, StreamServer):
     def forget(self, connection: Connection | TlsRelay) -> None:
         """A connection was closed."""
         self._connections.discard(connection)
-        if self._stopped_when_full and self.started:
-            self.start_accepting()
+        self.closed()
 
     def start_waiting(self) -> None:
         """Start the request that has waited longest, on the next loop turn, if there is room."""

@@ -32,6 +32,7 @@ from gunicorn.workers.base import Worker
 
 from tafe import function_profile, health, lifecycle, load
 from tafe.access_log import AccessLog
+from tafe.balance import Balance
 from tafe.errors import UsageError
 from tafe.lifecycle import State
 from tafe.listeners import refuse_newcomers
@@ -135,7 +136,9 @@ class TafeWorker(Worker):
             for listener in self.sockets
         ]
         self._application = application
+        balance = Balance(self.board, self.slot) if self.board and self.slot else None
         for server in self._servers:
+            server.balance = balance
             server.start()
             server.stop_accepting()
             if self._profiling is not None:
@@ -273,7 +276,7 @@ class TafeWorker(Worker):
             self._quick.wait(_HANDSHAKE_S)
         for server in self._servers:
             if self._accepts:  # else it lacks something, and they are for those that do not
-                _accept_all(server)
+                server.accept_all()
             server.close()
         self._wait_for_connections(_LAST_CALL_S)
         for server in self._servers:
@@ -361,15 +364,6 @@ class TafeWorker(Worker):
         self._limit_hooks(time.monotonic(), QUICK_STOP_S)
         self._quick.set()
         self._told.set()
-
-
-def _accept_all(server: WSGIServer) -> None:
-    """Take everybody who waits in the listener's queue."""
-    try:
-        while (accepted := server.do_read()) is not None:
-            server.do_handle(*accepted)
-    except OSError as error:  # no descriptor left, say; the others are not to suffer
-        _log.error("connections in the queue are lost: %s", error)
 
 
 def _enable_loggers() -> None:
