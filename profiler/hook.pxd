@@ -45,6 +45,7 @@ cdef class Hook:
     @cython.locals(span=Span, began=double, ready=double)
     cpdef Span begin(self, object route, object request_id, long long ready_ns=*)
     cpdef end(self, Span span, bint error=*, int outcome=*)
+    cdef Span _further(self)
     @cython.locals(other=Span)
     cdef _end_elsewhere(self, Span span, bint error, int outcome)
     @cython.locals(own=Span, span=Span, cost_s=double)

@@ -146,7 +146,7 @@ class Hook:
         if self._active is not None:
             self._dropped += 1
             self._active.total_s = 0.0
-        self._active = span = self._spare.pop() if self._spare else new_span()
+        self._active = span = self._spare.pop() if self._spare else self._further()
         span.route = route
         span.request_id = request_id
         span.blamed = None
@@ -202,6 +202,12 @@ class Hook:
                 span.outcome = outcome
                 self._unusual.append(span)
             self._batch.append(span)
+
+    def _further(self) -> Span:
+        if self._notable_s == float("inf"):  # removed: whoever has kept `begin` and `end` calls them, but nobody folds
+            self._batch.clear()
+            self._unusual.clear()
+        return new_span()
 
     def _notable(self, origin: greenlet, now: float) -> None:
         # Several requests may have shared it, one after the other: it is the one's that had most of it.

@@ -22,6 +22,7 @@ import greenlet
 import pytest
 
 import profiler
+from profiler.hook import BATCH
 from profiler.report.build import build
 from profiler.report.reader import read
 from profiler.session import FIRST_HAND_OVER_S
@@ -330,6 +331,20 @@ def test_what_is_begun_after_the_close_is_kept_nowhere(install: Callable[..., pr
         assert (span.route, span.total_s, span.waiting_s, span.blamed) == ("GET /", 0.0, 0.0, None)
         session.end(span, True)
     assert (session._recorder.batch, session._recorder.unusual) == ([], [])
+
+
+def test_what_a_server_that_has_kept_begin_and_end_tells_after_the_close_takes_no_memory(
+    install: Callable[..., profiler.Session],
+) -> None:
+    session = install()
+    begin, end = session.begin, session.end
+    session.close()
+    for _ in range(4 * BATCH):  # of which the first are in spans of before
+        open_ = begin("GET /open", "r")  # and never ended
+        end(begin("GET /", "r"), True, 500)
+        end(open_)
+    assert len(session._recorder.batch) <= BATCH
+    assert len(session._recorder.unusual) <= BATCH
 
 
 FORKS = """
