@@ -42,6 +42,7 @@ _HANDOVERS = 3  # wake-ups of the hub while the watchdog takes the GIL and gives
 _SLEPT = 0.25  # of what is left was seen asleep, where it may have waited for a CPU: in long waits it is 0.3 and more
 _SEEN = 0.1  # of the threshold, outside the longest gap: a piece of cooperative code is as long
 _LONGER = 2.0  # than the longest absence of late may the next one be
+_STRANGER_S = 10e-6  # to wake up, take the GIL and go to sleep with it takes 25 us, in C; readings differ by 5
 _OVERLOADED = 0.2  # of the slice one of our threads was without a CPU: this machine had too much to do
 
 
@@ -72,7 +73,7 @@ class Shares(NamedTuple):
     gil_least_s: float = 0.0  # the hub's thread waited for the GIL
     gil_most_s: float = 0.0
     shut_out_s: float = 0.0  # the watchdog did
-    alone: bool = True  # no other thread was in code of the application
+    alone: bool = True  # no other thread was in code of the application, or ran for long enough to take the GIL
     faults: int = 0  # pages that the process waited for the disk to bring
     gap_s: float = 0.0  # the longest time between two moments at which it was seen to go on
     absent_s: float = 0.0  # so long a CPU was away lately, of which no figure told
@@ -111,7 +112,8 @@ def shares(
     of the loop began, and the hub's CPU time then. For `own_wait_s` the watchdog had no CPU; for `blocked_s`
     samples saw the hub in a system call that waits; for `shut_out_s` the watchdog waited for the GIL, and for
     `kept_s` it had that itself, but no CPU. For `stolen_s` a hypervisor ran other machines, on any of this one's
-    CPUs. `interval_s` is the interpreter's switch interval; `gap_s` and `absent_s` are as in Shares.
+    CPUs. `alone`: nobody else was seen in code of the application. `interval_s` is the interpreter's switch interval;
+    `gap_s` and `absent_s` are as in Shares.
     """
     length_s = end.at_s - start_s
     cpu_least_s, cpu_most_s = 0.0, length_s
@@ -145,7 +147,7 @@ def shares(
         gil_least_s=min(length_s, max(0, naps - (end.turns - before.turns) - _HANDOVERS) * interval_s),
         gil_most_s=min(length_s, wakes * interval_s),
         shut_out_s=shut_out_s,
-        alone=alone,
+        alone=alone and end.strangers_s - before.strangers_s < _STRANGER_S,
         faults=end.faults - before.faults,
         gap_s=min(gap_s, length_s),
         absent_s=absent_s,

@@ -8,6 +8,8 @@ Nothing else in the package imports `threading`, `queue`, `logging` or `time.sle
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from gevent.monkey import get_original
@@ -20,6 +22,9 @@ get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 get_native_id: Callable[[], int] = get_original("_thread", "get_native_id")
 _start_new_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
 _allocate_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
+
+clocks: list[int] = []  # the CPU clocks of the threads that `start_thread` has started and that run
+os.register_at_fork(after_in_child=clocks.clear)
 
 
 class Lock:
@@ -63,9 +68,12 @@ def start_thread(function: Callable[[], None]) -> Signal:
     done = Signal()
 
     def run() -> None:
+        clock = time.pthread_getcpuclockid(get_ident())
+        clocks.append(clock)
         try:
             function()
         finally:
+            clocks.remove(clock)
             done.announce()
 
     _start_new_thread(run, ())

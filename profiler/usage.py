@@ -19,6 +19,7 @@ from collections import deque
 from resource import RUSAGE_SELF, getrusage
 from typing import TYPE_CHECKING, NamedTuple
 
+from profiler import native
 from profiler.native import get_ident, get_native_id
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Usage(NamedTuple):
     wakes: int = 0  # how often the hub's thread got a CPU
     turns: int = 0  # of the loop, each of which may wake it once
     faults: int = 0  # how often a thread of the process waited for the disk to bring a page
+    strangers_s: float = 0.0  # of `others_s`, threads that are not the profiler's
 
 
 class Own(NamedTuple):
@@ -93,8 +95,9 @@ class Meter:
         turns = self.turns()
         wait_s, wakes = _schedstat(self._hub_fd)  # first: it gives the GIL up
         cpu_s, others_s = self.cpu()
+        strangers_s = others_s - _cpu_s(native.clocks)
         faults = getrusage(RUSAGE_SELF).ru_majflt
-        return Usage(time.perf_counter(), cpu_s, wait_s, others_s, wakes, turns, faults)
+        return Usage(time.perf_counter(), cpu_s, wait_s, others_s, wakes, turns, faults, strangers_s)
 
     def cpu(self) -> tuple[float, float]:
         """Of the hub's thread, and of all others, in seconds; never gives the GIL up."""
@@ -129,6 +132,13 @@ class Meter:
             if fd >= 0:
                 os.close(fd)
         self._hub_fd = self._own_fd = self._state_fd = self._machine_fd = -1
+
+
+def _cpu_s(clocks: list[int]) -> float:
+    try:
+        return sum(map(time.clock_gettime, clocks))
+    except OSError:  # one has just ended
+        return 0.0
 
 
 def _open(name: str) -> int:

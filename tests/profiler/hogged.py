@@ -2,8 +2,9 @@
 
     python -m tests.profiler.hogged DIRECTORY HOG
 
-HOG is `works` (it searches a list, while the requests allocate so much that the collector runs all the time) or
-`sleeps` (with the GIL, under a long switch interval). Prints how many slices were slow.
+HOG is `works` (it searches a list, while the requests allocate so much that the collector runs all the time), `sleeps`
+(with the GIL, under a long switch interval) or `foreign` (the same under the usual one, in a thread without a frame of
+Python, as those that C code starts). Prints how many slices were slow.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ import gc
 import os
 import sys
 import time
+from _thread import start_new_thread
+from collections import deque
+from itertools import cycle, starmap
+from operator import call
 
 import gevent
 
@@ -20,6 +25,7 @@ import profiler
 from profiler.native import sleep, start_thread
 
 SLEEPERS, SECONDS, HOGS_S, PAUSE_S = 10, 2.0, 0.04, 0.02
+FOREIGN_HOGS_S = 0.025  # from 40 ms on, the naps of who waits for the GIL tell
 WRITES = 50  # so that it is lost in one of them, and not in the poll
 LONG_INTERVAL_S = 0.2
 ROWS = list(range(2_000_000))  # to search it takes tens of ms
@@ -37,6 +43,11 @@ def sleeps() -> None:
     while True:
         sleep(PAUSE_S)
         _libc_with_gil.usleep(int(HOGS_S * 1e6))
+
+
+def foreign() -> None:
+    calls = cycle([(ctypes.CDLL(None).usleep, int(PAUSE_S * 1e6)), (_libc_with_gil.usleep, int(FOREIGN_HOGS_S * 1e6))])
+    start_new_thread(deque, (starmap(call, calls), 0))
 
 
 def cooperative(session: profiler.Session, until_s: float) -> None:
@@ -62,7 +73,7 @@ def main(directory: str, hog: str) -> None:
     gc.freeze()  # or the collector would go through the rows
     gc.set_threshold(20)
     session = profiler.install(directory)
-    start_thread({"works": works, "sleeps": sleeps}[hog])
+    start_thread({"works": works, "sleeps": sleeps, "foreign": foreign}[hog])
     until_s = time.perf_counter() + SECONDS
     gevent.joinall([gevent.spawn(cooperative, session, until_s) for _ in range(SLEEPERS)], raise_error=True)
     session.close()

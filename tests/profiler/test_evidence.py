@@ -29,6 +29,9 @@ def handler(rows: list[int]) -> None:
     rows.sort()  # + 3
 
 
+HANDLER_LINE = handler.__code__.co_firstlineno
+
+
 def helper(row: int) -> None:
     json.dumps(row)  # + 1
 
@@ -75,13 +78,14 @@ def find(
     gc_ms: float = 0.0,
     collected: Stack = (),
     others_ms: float = 0.0,
+    strangers_ms: float = 0.0,
     wakes: int = 0,
     waits: Sequence[Wait] = (),
     threads: dict[int, Look] | None = None,
     absent_ms: float = 0.0,
 ) -> Finding:
     start = Usage(100.0, 0.0, 0.0)
-    end = Usage(100.0 + length_ms / 1000, cpu_ms / 1000, 0.0, others_ms / 1000, wakes)
+    end = Usage(100.0 + length_ms / 1000, cpu_ms / 1000, 0.0, others_ms / 1000, wakes, strangers_s=strangers_ms / 1000)
     record = Slice(100.0, end.at_s, None, gc_ms / 1000, end, (100.0, 0.0), yielded)
     record.collected = collected
     record.threads = threads or {}
@@ -185,6 +189,16 @@ def test_a_thread_that_had_gone_on_when_the_hub_got_the_gil_is_where_the_watchdo
 def test_a_holder_of_the_gil_that_nobody_saw_accuses_nobody() -> None:
     found = find([sample(28, at(handler, 1), late_ms=27)], cpu_ms=1, others_ms=28, wakes=8)
     assert (found.place.file, found.verdict.cause) == ("", "gil")
+
+
+def test_what_may_have_waited_for_a_thread_that_nobody_sees_accuses_nobody() -> None:
+    asleep = [sample(28, at(handler, 3), late_ms=25, offset=offset_of(handler.__code__, HANDLER_LINE + 3, "CALL"))]
+    found = find(asleep, length_ms=29, cpu_ms=1, wakes=5)
+    assert (found.place.line, found.verdict.cause) == (HANDLER_LINE + 3, "blocking")
+    found = find(asleep, length_ms=29, cpu_ms=1, wakes=5, strangers_ms=0.02)
+    assert (found.place.file, found.verdict.cause) == ("", "unknown")
+    found = find(asleep, length_ms=29, cpu_ms=1, wakes=2, strangers_ms=0.02)
+    assert found.verdict.cause == "blocking", "who waits for the GIL wakes up more often"
 
 
 def test_what_was_seen_of_a_turn_before_its_convoy_began_is_left_out() -> None:

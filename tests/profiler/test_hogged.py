@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real  # each is a process of its own, and takes seconds
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("hog", ["works", "sleeps"])
+@pytest.mark.parametrize("hog", ["works", "sleeps", "foreign"])
 def test_who_waited_for_the_gil_is_not_accused(hog: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.profiler.hogged", str(tmp_path), hog]
     ran = subprocess.run(command, cwd=ROOT, check=True, timeout=60, capture_output=True, text=True)
