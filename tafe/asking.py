@@ -7,11 +7,12 @@ enough to ask a question and to take the answer; whatever keeps it from that is 
 from __future__ import annotations
 
 import http.client
+import io
 import os
 import socket
 import stat
 import time
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tafe.errors import UsageError
@@ -39,12 +40,15 @@ class Admin:
         return body
 
     def ask(self, method: str, path: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, bytes]:
-        """Status and body. `UsageError` if nobody answers."""
+        """Status and body. `UsageError` if nobody answers, or not all within `timeout_s`."""
+        end_s = time.monotonic() + timeout_s
         connection = _Connection(self.address, timeout_s)
         try:
             connection.request(method, path)
-            answer = connection.getresponse()
-            return answer.status, _body(answer, time.monotonic() + timeout_s)
+            answering: Any = _InTime(connection.sock, end_s)  # in place of a socket, of which no more is asked
+            answer = http.client.HTTPResponse(answering, method=method)
+            answer.begin()
+            return answer.status, _body(answer)
         except TimeoutError:
             raise UsageError(f"{self.address} has not answered for {timeout_s:g} s") from None
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: no host or path can be so
@@ -76,7 +80,31 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _body(answer: http.client.HTTPResponse, end_s: float) -> bytes:
+class _InTime(io.RawIOBase):
+    """What comes from a socket until then, whether it comes in a piece or byte by byte."""
+
+    def __init__(self, sock: socket.socket, end_s: float) -> None:
+        self._sock = sock
+        self._end_s = end_s
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """As a socket has it."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, into: Any) -> int:
+        """TimeoutError when it is too late."""
+        left_s = self._end_s - time.monotonic()
+        if left_s <= 0.0:  # 0 would mean not to wait
+            raise TimeoutError
+        self._sock.settimeout(left_s)
+        return self._sock.recv_into(into)
+
+
+def _body(answer: http.client.HTTPResponse) -> bytes:
     """In pieces, as something that is no admin process may send without end."""
     pieces = []
     left = _LARGEST_BYTES
@@ -85,8 +113,6 @@ def _body(answer: http.client.HTTPResponse, end_s: float) -> bytes:
         left -= len(piece)
         if left < 0:
             raise http.client.HTTPException(f"its answer is longer than {_LARGEST_BYTES >> 20} MiB")
-        if time.monotonic() > end_s:
-            raise TimeoutError
     if answer.length:  # which `read1` does not complain about
         raise http.client.IncompleteRead(b"", answer.length)
     return b"".join(pieces)

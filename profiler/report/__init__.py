@@ -45,10 +45,12 @@ def run(
     `everything`: as text not only what fits one screen, as the other formats are in any case. Text on a terminal is as
     wide as that is, up to 100 columns.
     Raises ProfilerError for a directory that is missing or holds no profile (since then), an unknown format or
-    `since`, an allow list that is none, a file that cannot be written.
+    `since`, an allow list that is none, a file that cannot be written, a standard output that is closed.
     """
     if format not in FORMATS:
         raise ProfilerError(f"{format!r} is not a format", f"use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    if output is None and sys.stdout is None:
+        raise ProfilerError("standard output is closed", "redirect it, or write to a file with -o")
     allowed = None if allow is None else load(allow)
     profile = read(directories, 0.0 if since is None else moment_of(since, time.time()))
     for problem in _problems(profile, shown=format in ("text", "html")):

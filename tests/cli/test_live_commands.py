@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -120,6 +121,35 @@ def test_an_answer_that_ends_too_early_is_no_answer() -> None:
     with stranger(b"half", length=8) as address:
         done = tafe(f"profile {address} | cat")
     assert f"nobody answers at http://{address}: IncompleteRead" in done.stderr
+
+
+@contextmanager
+def trickling(piece: bytes, pieces: int) -> Iterator[str]:
+    """The address of something that answers a piece at a time, each long before anybody gives up."""
+
+    def answer() -> None:
+        asker, _ = listener.accept()
+        with asker, suppress(OSError):
+            asker.sendall(b"HTTP/1.1 200 OK\r\n")
+            for _ in range(pieces):
+                asker.sendall(piece)
+                gone.wait(0.03)
+
+    gone = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            gone.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("piece", [b"X: y\r\n", b"x"], ids=["headers", "a header"])
+def test_who_answers_a_little_at_a_time_is_not_waited_for_longer(piece: bytes) -> None:
+    with trickling(piece, 90) as address, pytest.raises(UsageError, match=r"has not answered for 0\.3 s"):
+        asking.Admin(address).ask("GET", "/figures", 0.3)
 
 
 def test_of_an_answer_without_end_no_more_is_read_than_a_worker_can_have(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,19 @@ def test_a_reader_who_has_seen_enough_is_no_error(command: str) -> None:
     assert ran.wait() == 0
 
 
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_a_standard_output_that_is_closed_is_said_so_and_a_file_is_written_all_the_same(
+    format_: str, tmp_path: Path
+) -> None:
+    command = f"{' '.join(COMMAND)} {EXAMPLE} --format {format_} >&-"
+    ran = subprocess.run(command, shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    told = "profiler: standard output is closed; redirect it, or write to a file with -o\n"
+    assert (ran.returncode, ran.stderr) == (2, told)
+    shown = tmp_path / "report"
+    subprocess.run(command.replace(">&-", f"-o {shown} >&-"), shell=True, cwd=ROOT, check=True)
+    assert shown.stat().st_size > 1000
+
+
 @pytest.mark.parametrize("command", ["profiler", "tafe"])
 def test_a_full_disk_behind_standard_output_says_so(command: str) -> None:
     with open("/dev/full", "w") as full:

@@ -91,6 +91,23 @@ class Screen:
 
 
 @pytest.mark.real
+def test_who_does_not_read_what_it_prints_makes_no_error(served: Running) -> None:
+    unread, end = os.pipe()
+    os.close(unread)
+    with open(end, "wb") as nobody:
+        done = subprocess.run(
+            [*COMMAND, str(served.run_dir), "--once"],
+            cwd=ROOT,
+            env=CLEAN,
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.real
 def test_once_prints_a_row_a_worker_and_ends(served: Running) -> None:
     for _ in range(3):
         assert get(served.port, "/a").status == 200
