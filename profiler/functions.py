@@ -170,9 +170,7 @@ _NOBODY = object()
 
 
 def _stop() -> None:
-    yappi = sys.modules["yappi"]
-    yappi.stop()
-    sys.setprofile(None)  # a thread that gevent started meanwhile has set it here, for yappi to replace its hook alone
+    sys.modules["yappi"].stop()
 
 
 def _collected(yappi: Any) -> list[Function]:

@@ -174,6 +174,8 @@ def test_what_an_application_does_while_it_is_loaded_does_not_change_the_answer(
         ("x = 1\n", 4, "try:      tafe doctor broken_one:NAME"),
         ("import os\nos._exit(7)\n", 3, "the process that loads it ended with status 7"),
         ("import os\nos._exit(0)\n", 3, "the process that loads it ended with status 0"),
+        # Its forked copy has gone on and has an answer, but is not the process that was asked.
+        ("import os\nif child := os.fork():\n    os.waitpid(child, 0)\n    os._exit(7)\n", 3, "ended with status 7"),
     ],
 )
 def test_an_application_that_cannot_be_loaded_has_the_status_that_it_has_with_serve(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import time
 from collections.abc import Callable
+from typing import Any
 
 import gevent.socket
 import pytest
@@ -16,6 +18,7 @@ from tests.profiler.test_arrivals import hold, kept_waiting
 
 TIMESTAMP, TIMESTAMPNS, TIMESTAMPING, PEEK_OFF = 29, 35, 37, 42  # asm-generic/socket.h
 PKTINFO = 8  # linux/in.h
+ULP = 31  # linux/tcp.h
 WHEN_RECEIVED = 0x8 | 0x10  # linux/net_tstamp.h: stamp what comes, and tell
 A_PKTINFO, A_TIME = 12, 16  # their sizes
 
@@ -137,6 +140,27 @@ def test_who_has_looked_at_the_first_bytes_looks_at_the_next(connection: Connect
     assert ours._sock.recv(2, socket.MSG_PEEK) == b"so"
     assert stamp_s(ours._sock) > 0.0, "known by TCP_INFO"
     assert ours._sock.recv(2, socket.MSG_PEEK) == b"me"
+
+
+class KernelTLS(socket.socket):
+    """It says that it is in kernel TLS, of which few machines have the module, and that nobody may look at its bytes."""
+
+    def getsockopt(self, level: int, option: int, size: int = 0) -> Any:
+        if (level, option) == (socket.IPPROTO_TCP, ULP):
+            return b"tls\0"
+        return super().getsockopt(level, option, size) if size else super().getsockopt(level, option)
+
+    def recvmsg_into(self, *_args: Any) -> Any:
+        raise AssertionError("it was looked at")
+
+
+def test_a_record_that_the_kernel_has_yet_to_decipher_is_not_looked_at(connection: Connection) -> None:
+    ours, theirs = connection
+    theirs.send(b"some")
+    with KernelTLS(fileno=os.dup(ours.fileno())) as tls:
+        assert stamp_s(tls) > 0.0, "known by TCP_INFO"
+        assert tls.getsockopt(socket.SOL_SOCKET, TIMESTAMPNS) == 0
+    assert ours.recv(16) == b"some"
 
 
 def test_a_listener_is_not_looked_at() -> None:

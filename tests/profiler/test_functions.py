@@ -145,6 +145,24 @@ def test_what_runs_afterwards_is_not_traced_by_anything() -> None:
     assert yappi.get_func_stats().empty()
 
 
+def test_no_hook_is_left_by_a_thread_that_gevent_starts_meanwhile() -> None:
+    def begins() -> None:
+        sys.setprofile(threading.getprofile())  # as a patched thread does, in the hub's own
+        during.append(sys.getprofile() or threading.getprofile())
+        gevent.sleep(0.1)
+
+    during: list[Any] = []
+    first = gevent.spawn(functions.record, 0.05)
+    gevent.sleep(0.01)
+    thread = gevent.spawn(begins)
+    first.get()
+    assert during[0] is not None
+    assert (sys.getprofile(), threading.getprofile()) == (None, None)
+    thread.join()
+    assert sys.getprofile() is None
+    assert functions.record(0.01).length_s >= 0.01
+
+
 def test_a_second_recording_is_refused_while_one_goes_on_and_possible_afterwards() -> None:
     first = gevent.spawn(functions.record, 0.1)
     gevent.sleep(0.01)
