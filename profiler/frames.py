@@ -5,11 +5,14 @@ an installed package or its command, nor the profiler, nor under a prefix the ca
 directory).
 A stack is copied out at once as (code, line) pairs: to keep a frame would keep its locals alive, and might
 run their destructors in the wrong thread.
+Threads that run are looked at without collections (`Undisturbed`).
 """
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 import sysconfig
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,14 +44,58 @@ class Place(NamedTuple):
 NOWHERE = Place("", 0, "", 0)  # when not even a yielding point is known
 
 
+class Undisturbed:
+    """While the stacks of threads that run are walked, no collection begins.
+
+    CPython 3.11 makes the object of a frame when it is asked for (`f_back`, `sys._current_frames`), which may collect.
+    The collector's callbacks are Python, in which the GIL may go to the very thread that is looked at: it leaves the
+    function, the frame's memory is given back, and the process crashes. Later releases collect between bytecodes alone.
+    Two threads of ours may be in it at once: the last to leave lets collections begin again, if they were allowed.
+    """
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._allowed = False
+
+    def __enter__(self) -> None:
+        allowed = gc.isenabled()
+        gc.disable()
+        self._inside += 1
+        self._allowed = self._allowed or allowed
+
+    def __exit__(self, *_: object) -> None:
+        # In one go: the GIL may only be given up after a call.
+        self._inside -= 1
+        if self._allowed and not self._inside:
+            self._allowed = False
+            gc.enable()
+
+    def leave_in_child(self) -> None:
+        """After a fork whoever was in it is not there any more."""
+        if self._inside:
+            self._inside = 1
+            self.__exit__()
+
+
+undisturbed = Undisturbed()
+os.register_at_fork(after_in_child=undisturbed.leave_in_child)
+
+
+def of_threads() -> dict[int, FrameType]:
+    """The innermost frame of each thread that has run Python code, by the thread's identifier."""
+    with undisturbed:
+        return sys._current_frames()  # noqa: SLF001 - the documented way
+
+
 def capture(frame: FrameType | None) -> Stack:
     """Copy a stack out."""
     stack: list[tuple[CodeType, int]] = []
-    while frame is not None and len(stack) < MAX_DEPTH:
-        code = frame.f_code
-        line = frame.f_lineno or 0  # None for what the compiler made up
-        stack.append((code, _first_statement(code) if line == code.co_firstlineno else line))
-        frame = frame.f_back
+    with undisturbed:
+        while frame is not None and len(stack) < MAX_DEPTH:
+            code = frame.f_code
+            line = frame.f_lineno or 0  # None for what the compiler made up
+            stack.append((code, _first_statement(code) if line == code.co_firstlineno else line))
+            frame = frame.f_back
     return tuple(stack)
 
 
@@ -69,11 +116,12 @@ NOTHING = Look((), -1, -1, collecting=False, callees=())
 def capture_running(frame: FrameType | None, *, held: bool = False) -> Look:
     """Look at a thread while it runs; `held`: it is likely to have held the GIL until now."""
     collecting = frame is not None and frame.f_code.co_name == "on_gc" and frame.f_code.co_filename == _COLLECTOR
-    if collecting and frame is not None:
-        frame = frame.f_back
-    if frame is None or _is_ours(frame):
-        return NOTHING
-    caller = frame.f_back
+    with undisturbed:
+        if collecting and frame is not None:
+            frame = frame.f_back
+        if frame is None or _is_ours(frame):
+            return NOTHING
+        caller = frame.f_back
     return Look(
         capture(frame),
         frame.f_lasti,
@@ -146,11 +194,12 @@ class Application:
     def is_on(self, frame: FrameType | None) -> bool:
         """Whether a thread at this frame is in the application's code."""
         depth = 0
-        while frame is not None and depth < MAX_DEPTH:
-            if self.owns(frame.f_code.co_filename):
-                return True
-            frame = frame.f_back
-            depth += 1
+        with undisturbed:
+            while frame is not None and depth < MAX_DEPTH:
+                if self.owns(frame.f_code.co_filename):
+                    return True
+                frame = frame.f_back
+                depth += 1
         return False
 
     def innermost(self, stack: Stack) -> Place | None:

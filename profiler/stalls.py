@@ -11,12 +11,11 @@ behind more, is no victim of the others. `MAX_FINISHED` records wait for the wat
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from profiler.convoy import Convoys
-from profiler.frames import capture, capture_running
+from profiler.frames import capture, capture_running, of_threads
 from profiler.lateness import Lateness
 from profiler.model import Slice, name_of
 
@@ -157,7 +156,7 @@ class Stalls:
         record = self._record(now_s - late_s, now_s, None, ())
         record.polled = True
         # Whoever had the GIL may have gone on when the watchdog gets it.
-        frames = sys._current_frames()  # noqa: SLF001 - the documented way
+        frames = of_threads()
         record.threads = {ident: capture_running(frame, held=True) for ident, frame in frames.items()}
         self._convoys.stalled(number, now_s)
         self.lateness.kept(number, now_s - late_s, late_s)

@@ -14,11 +14,10 @@ import time
 from itertools import chain, starmap, tee
 from typing import TYPE_CHECKING, NamedTuple
 
-from profiler.frames import NOTHING, Look, capture_running
+from profiler.frames import NOTHING, Look, capture_running, of_threads, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import FrameType
 
 REFRESH_S = 0.001  # others' CPU time since the last reading of all clocks: less does not change who was busy
 _SHARE = 0.5  # of a wait for the GIL that its holder was on the CPU: less was somebody's sleep
@@ -53,11 +52,11 @@ class Others:
         """Nobody is suspected now; `others_s` is their CPU time in all."""
         if others_s - self._at_s > REFRESH_S:
             self._at_s = others_s
-            self._clocks = self._read(sys._current_frames())  # noqa: SLF001
+            self._clocks = self._read(of_threads())
 
     def holder(self, since_s: float, until_s: float, holder_s: float) -> Wait:
         """Who had the GIL then, called before it is given up again."""
-        frames: dict[int, FrameType] = sys._current_frames()  # noqa: SLF001 - the documented way
+        frames = of_threads()
         clocks = self._read(frames)
         enough_s = _SHARE * (until_s - since_s)
         busy = [ident for ident in frames if ident not in self._left_out and self._grown_s(ident, clocks) >= enough_s]
@@ -94,5 +93,6 @@ def _clock_ids() -> dict[int, int]:
     """The clock of each thread that has run Python code, by the thread's identifier."""
     # A thread must not be asked for its clock after its end. Whoever is listed cannot end without the GIL, so
     # listing and asking are one run of C code, in which it is not given up.
-    one, other = tee(chain.from_iterable(starmap(sys._current_frames, ((),))))  # noqa: SLF001
-    return dict(zip(one, map(time.pthread_getcpuclockid, other), strict=False))
+    with undisturbed:
+        one, other = tee(chain.from_iterable(starmap(sys._current_frames, ((),))))  # noqa: SLF001
+        return dict(zip(one, map(time.pthread_getcpuclockid, other), strict=False))

@@ -21,7 +21,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiler.evidence import Evidence, Judge, Sample, is_frozen
-from profiler.frames import Look, capture_running
+from profiler.frames import Look, capture_running, of_threads
 from profiler.model import Slice, Span
 from profiler.nap import NAP_S, Nap
 from profiler.native import get_ident, sleep, start_thread
@@ -130,7 +130,7 @@ class Watchdog:
         late_s = now_s - self._due_s
         if polling or late_s <= 0.0 or self._glance is not None or now_s - start_s < self._sample_from_s:
             return
-        frames = sys._current_frames()  # noqa: SLF001 - the documented way
+        frames = of_threads()
         look = capture_running(frames.get(self._hub_ident), held=True)
         alone = self._judge.is_alone(frames, (self._hub_ident, self._ident, get_ident()))
         frames.clear()
@@ -251,7 +251,7 @@ class Watchdog:
         turn_s = self._turn_evidence.start_s
         frames: dict[int, FrameType] = {}
         if woke_s - min(turn_s, start_s) >= self._sample_from_s:
-            frames = sys._current_frames()  # noqa: SLF001 - the documented way
+            frames = of_threads()
         glance, hub_wait_s = self._glance, self._usage.wait_s
         if glance is not None:  # it waited once more, after that
             late_s = min(late_s, woke_s - glance.at_s)

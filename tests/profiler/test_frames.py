@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import linecache
 import os
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,17 @@ import gevent.hub
 import pytest
 
 from profiler import hook, wsgi
-from profiler.frames import MAX_DEPTH, NOTHING, Application, Stack, capture, capture_running, describe
+from profiler.frames import (
+    MAX_DEPTH,
+    NOTHING,
+    Application,
+    Stack,
+    Undisturbed,
+    capture,
+    capture_running,
+    describe,
+    of_threads,
+)
 
 
 def here() -> Stack:
@@ -105,3 +118,77 @@ def test_a_named_tuple_that_the_profiler_makes_is_the_profiler_at_work() -> None
     assert namespace["made"]() != NOTHING
     exec(compile("def calls(made): return made()", hook.__file__, "exec"), namespace)
     assert namespace["calls"](namespace["made"]) == NOTHING
+
+
+@pytest.fixture
+def collects_at_once() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="later releases collect between bytecodes alone")
+@pytest.mark.usefixtures("collects_at_once")
+def test_no_collection_begins_while_the_stack_of_another_thread_is_walked() -> None:
+    go_on, deep = threading.Event(), threading.Event()
+    collections: list[str] = []
+
+    def recurse(depth: int) -> None:
+        if depth:
+            recurse(depth - 1)
+        else:
+            deep.set()
+            go_on.wait()
+
+    thread = threading.Thread(target=recurse, args=(50,))
+    thread.start()
+    deep.wait()
+
+    def collected(phase: str, _info: dict[str, int]) -> None:
+        walking = sys._getframe(1)  # whoever's allocation that was
+        line = linecache.getline(walking.f_code.co_filename, walking.f_lineno)
+        if phase == "start" and ("f_back" in line or "_current_frames" in line):
+            collections.append(line)
+
+    gc.callbacks.append(collected)
+    try:
+        frame = of_threads()[thread.ident or 0]
+        look = capture_running(frame)
+        Application([str(Path(__file__).parent)]).is_on(frame)
+    finally:
+        gc.callbacks.remove(collected)
+        del frame
+        go_on.set()
+        thread.join()
+    assert len(look.stack) > 50
+    assert collections == []
+    assert gc.isenabled()
+
+
+def test_collections_are_allowed_again_when_the_last_of_two_has_looked_unless_they_were_not_before() -> None:
+    undisturbed = Undisturbed()
+    with undisturbed:
+        with undisturbed:
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with undisturbed:
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_a_child_collects_though_a_thread_of_its_parent_was_looking_when_it_was_forked() -> None:
+    undisturbed = Undisturbed()
+    undisturbed.__enter__()
+    undisturbed.leave_in_child()
+    assert gc.isenabled()
+    with undisturbed:
+        pass
+    assert gc.isenabled()
+    undisturbed.leave_in_child()
+    assert gc.isenabled()
