@@ -55,6 +55,7 @@ class Kind(enum.Enum):
     SLOW = "late by more than one, but not by several: C code, or bytecode whose CPU was away"
     HELD = "late by several intervals: C code held it"
     CROWDED = "late by several, in which the hub had no CPU: whoever held it could not let go"
+    PASSED = "late by several, in which the hub let go of it again and again, and was the first to have it back"
     FROZEN = "late by several, without waking up to ask: the process was stopped, or its processor taken away"
     INSIDE = "in the collector, which bytecode seldom is when asked: called from C code"
 
@@ -193,7 +194,7 @@ def judge(
     if cause == "python" and seen_s < _SEEN * threshold_s:
         cause = "unknown"
     # What is off the CPU may have waited for somebody else, and what was seen late may have been done before.
-    worked_s = min(share.cpu_least_s, sum(_on_cpu(share, weights)))
+    worked_s = min(share.cpu_least_s, sum(_on_cpu(share, weights)) + weights[Kind.PASSED])
     accuses = cause != "unknown" or (worked_s >= threshold_s and seen_s >= _SEEN * threshold_s)
     return Verdict(cause, innocent=False, on_cpu=on_cpu, accuses=accuses)
 
@@ -230,7 +231,8 @@ def _waited_for_somebody_starved(share: Shares, threshold_s: float) -> bool:
 def _own_cause(share: Shares, own_s: float, weights: dict[Kind, float], sees_waits: bool) -> str:
     python_s, native_s = _on_cpu(share, weights)
     if share.cpu_least_s >= own_s / 2:
-        enough_s = _MAJORITY * (python_s + native_s + weights[Kind.CROWDED] + weights[Kind.SLOW])
+        late_s = weights[Kind.CROWDED] + weights[Kind.SLOW] + weights[Kind.PASSED]
+        enough_s = _MAJORITY * (python_s + native_s + late_s)
         if not enough_s or max(python_s, native_s) < enough_s:
             return "unknown"
         return "python" if python_s > native_s else "native"
@@ -291,9 +293,12 @@ def parts(share: Shares, weights: dict[Kind, float], *, sees_waits: bool, polled
         take("gil", _gil_s(share, weights, machine_s, polled=polled))
     cpu_s = min(left_s, max(0.0, share.cpu_most_s - share.gc_s))
     python_s, native_s = _on_cpu(share, weights)
+    either_s = weights[Kind.SLOW] + weights[Kind.PASSED]
     if python_s + native_s:
-        take("python", cpu_s * python_s / (python_s + native_s))
-        take("native", cpu_s * native_s / (python_s + native_s))
+        share_s = cpu_s / (python_s + native_s + either_s)
+        take("python", share_s * python_s)
+        take("native", share_s * native_s)
+        take("unknown", share_s * either_s)
     else:
         take("unknown", cpu_s)
     if weights[Kind.FREE] + weights[Kind.LET_GO] + weights[Kind.HELD]:

@@ -281,7 +281,7 @@ class Watchdog:
             )
             if age_s >= self._sample_from_s:
                 evidence.add(sample)
-            self._turn_evidence.add(sample._replace(age_s=woke_s - turn_s))
+            self._turn_evidence.add(sample._replace(age_s=woke_s - turn_s, slice_s=age_s))
         if overtaken:
             return SHORTEST_TICK_S
         if age_s >= self._sample_from_s:

@@ -83,11 +83,13 @@ def find(
     waits: Sequence[Wait] = (),
     threads: dict[int, Look] | None = None,
     absent_ms: float = 0.0,
+    members: int = 1,
 ) -> Finding:
     start = Usage(100.0, 0.0, 0.0)
     end = Usage(100.0 + length_ms / 1000, cpu_ms / 1000, 0.0, others_ms / 1000, wakes, strangers_s=strangers_ms / 1000)
     record = Slice(100.0, end.at_s, None, gc_ms / 1000, end, (100.0, 0.0), yielded)
     record.collected = collected
+    record.members = members
     record.threads = threads or {}
     evidence = Evidence(100.0, start, Own())
     for one in samples:
@@ -139,6 +141,31 @@ def test_c_code_that_held_the_gil_is_exact_if_only_the_call_seen_can_have_done_i
     found = find([sample(28, at(helper, 1), late_ms=25, offset=offset)])
     assert found.exact
     assert found.verdict.cause == "native"
+
+
+def test_code_that_lets_go_of_the_gil_again_and_again_is_no_c_code_that_holds_it() -> None:
+    call = offset_of(helper.__code__, helper.__code__.co_firstlineno + 1, "CALL")
+    brief = sample(44, at(helper, 1), late_ms=40, offset=call, wakes=500)  # as in a loop with os.stat in it
+    found = find([brief], length_ms=45, cpu_ms=45)
+    assert (found.verdict.cause, found.place.file) == ("unknown", ""), "it may have come there at the end"
+    assert found.parts == {"unknown": pytest.approx(0.045)}
+    earlier = sample(4, at(helper, 1), offset=call)
+    found = find([earlier, brief], length_ms=45, cpu_ms=45)
+    assert (found.verdict.cause, found.place.function, found.exact) == ("unknown", "helper", False)
+    elsewhere = sample(4, at(handler, 1), offset=call)
+    assert find([elsewhere, brief], length_ms=45, cpu_ms=45).place.file == ""
+
+
+def test_of_a_convoy_it_is_not_told_where_a_greenlet_went_on() -> None:
+    call = offset_of(helper.__code__, helper.__code__.co_firstlineno + 1, "CALL")
+    begun = sample(12, at(handler, 2), late_ms=5.1)._replace(slice_s=0.00002)
+    shut_out = sample(28, at(helper, 1), late_ms=15, offset=call)
+    for slice_ms, named in ((0.02, ""), (1.5, ""), (16, "helper")):  # of the slice that was seen
+        found = find([begun, shut_out._replace(slice_s=slice_ms / 1000)], members=10)
+        assert (found.verdict.cause, found.place.function) == ("convoy", named)
+    for slice_ms, named in ((0.02, ""), (1.5, "handler")):
+        asked = [sample(age, at(handler, 2), late_ms=5.1)._replace(slice_s=slice_ms / 1000) for age in (10, 20, 29)]
+        assert find(asked, members=10).place.function == named
 
 
 def test_an_operator_before_the_call_that_is_seen_is_named_but_not_exactly() -> None:
