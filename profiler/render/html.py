@@ -17,7 +17,7 @@ from typing import Any
 from profiler.allow import suggestion
 from profiler.render.details import meanwhile, slice_of
 from profiler.render.page import SCRIPT, STYLE
-from profiler.render.words import accepted, many, milliseconds, place_of, plain, short_path, split_of, warnings
+from profiler.render.words import accepted, many, milliseconds, place_of, plain, short_path, split_of, stuck, warnings
 
 _HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 _POLICY = (
@@ -94,6 +94,7 @@ def _site(site: dict[str, Any], most_harm_ms: float, until: str) -> str:
         ' <span class="dim">(a library: no line of the application was running)</span>' if site["library"] else "",
         f"<pre>{_text(site['source'])}</pre>" if site["source"] else "",
         f'<div class="todo">&rarr; {_text(site["advice"])}</div>' if site["advice"] else "",
+        f"<div>{_text(stuck(site))}</div>" if site["stuck_ms"] else "",
         f"<div>{_text(accepted(site['allowed']))}</div>" if site.get("allowed") else "",
         f'<div class="dim">in {_text(", ".join(site["routes"][:TOP_ROUTES]))}</div>' if site["routes"] else "",
     ]

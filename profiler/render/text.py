@@ -24,6 +24,7 @@ from profiler.render.words import (
     plain,
     short_path,
     split_of,
+    stuck,
     warnings,
     wrap,
 )
@@ -135,6 +136,8 @@ def _place(rank: int, site: dict[str, Any], width: int) -> list[str]:
     harm = "   delayed nobody"
     if site["victims"]:
         harm = f"   {_delayed(site['victims'])}: {milliseconds(site['harm_ms'])}"
+    if site["stuck_ms"]:
+        harm = f"   {stuck(site)}" if not site["victims"] else f"{harm}; {stuck(site)}"
     whole = "a line nobody saw, as it ended too soon"
     shortest = whole
     if site["file"]:

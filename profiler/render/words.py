@@ -105,6 +105,11 @@ def split_of(site: dict[str, Any]) -> list[str]:
     return [f"{cause} {ms / total_ms:.0%}" for cause, ms in site["split_ms"].items() if ms >= total_ms / 100 > 0]
 
 
+def stuck(site: dict[str, Any]) -> str:
+    """Of a site in which a worker was when it was last heard of."""
+    return f"not over after {milliseconds(site['stuck_ms'])}"
+
+
 def accepted(allowed: dict[str, Any]) -> str:
     """What an allow list says of a site (profiler/allow.py), in a sentence."""
     if allowed["expired"]:

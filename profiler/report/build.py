@@ -1,7 +1,8 @@
 """From what was read to the report: one object that every format shows (`profiler.report/1`, see DESIGN.md).
 
 Times are in ms, moments ISO 8601 in UTC. A quantile is of the merged histogram, never of quantiles.
-Sites are ranked by harm, then by busy time.
+Sites are ranked by harm, then by busy time. The time of a slice that was not over when its worker was last heard of
+counts as harm there, as what it delays is not known before its end.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _worker(worker: Worker) -> dict[str, Any]:
 
 def _sites(profile: Profile) -> list[dict[str, Any]]:
     listed = [_site(key, site) for key, site in _joined(profile.sites.entries).items()]
-    listed.sort(key=lambda site: (-site["harm_ms"], -site["busy_ms"]["total"], site["file"]))
+    listed.sort(key=lambda site: (-site["harm_ms"] - site["stuck_ms"], -site["busy_ms"]["total"], site["file"]))
     for key, site in profile.sites.rest.items():
         listed.append({**_site(key, site), "advice": _of_the_rest(profile)})
     return [{"rank": rank, **site} for rank, site in enumerate(listed, 1)]
@@ -116,6 +117,7 @@ def _site(key: SiteKey, site: Site) -> dict[str, Any]:
         "split_ms": {part: _ms(site.parts[part]) for part in sorted(site.parts, key=lambda part: -site.parts[part])},
         "harm_ms": _ms(site.harm_s),
         "victims": site.victims,
+        "stuck_ms": _ms(site.stuck_s),
         "source": source,
         "stack": list(site.stack),
         "advice": advise(Case(cause, source, site.stack, file, line, function, site.library, site.remedies)),

@@ -101,6 +101,7 @@ class Site:
     busy: Sketch = field(default_factory=Sketch)
     harm_s: float = 0.0
     victims: int = 0
+    stuck_s: float = 0.0  # how long its slices had lasted that were not over when their workers were last heard of
     causes: dict[str, float] = field(default_factory=dict)  # the seconds of slices, each by its cause
     parts: dict[str, float] = field(default_factory=dict)  # the same, but each slice divided
     routes: set[str] = field(default_factory=set)
@@ -111,8 +112,8 @@ class Site:
 
     @property
     def weight(self) -> Weight:
-        """Harm, then busy time, as a report ranks them."""
-        return self.harm_s, self.busy_s
+        """Harm, then busy time, as a report ranks them. Of what is not over nobody knows yet whom it delays."""
+        return self.harm_s + self.stuck_s, self.busy_s
 
     def merge(self, other: Site) -> None:
         """Add what the other counted; its lines and stack are its own."""
@@ -122,6 +123,7 @@ class Site:
         self.busy.merge(other.busy)
         self.harm_s += other.harm_s
         self.victims += other.victims
+        self.stuck_s += other.stuck_s
         _add_up(self.causes, other.causes)
         _add_up(self.parts, other.parts)
         self.add_routes(other.routes)
@@ -274,7 +276,7 @@ def _ran(one: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def add_site(line: dict[str, Any], worker: Worker, profile: Profile, *, only_texts: bool = False) -> None:
+def add_site(line: dict[str, Any], worker: Worker, profile: Profile, *, only_texts: bool = False) -> Site:
     """Count a site's slices; `only_texts`: take but its stack and source lines, which are stored once a file."""
     file, function, first_line, number, innocent = line["key"]
     key = (text(file), text(function), _count(first_line), _count(number), bool(innocent))
@@ -293,7 +295,7 @@ def add_site(line: dict[str, Any], worker: Worker, profile: Profile, *, only_tex
     for number, weight_s, source in lines:
         site.add_line(number, 0.0 if only_texts else weight_s, source)
     if only_texts:
-        return
+        return site
     worker.sited += count
     site.count += count
     site.library = library
@@ -306,6 +308,7 @@ def add_site(line: dict[str, Any], worker: Worker, profile: Profile, *, only_tex
     _add_up(site.causes, causes)
     _add_up(site.parts, parts)
     site.add_routes(routes)
+    return site
 
 
 def add_header(line: dict[str, Any]) -> Worker:

@@ -198,7 +198,8 @@ def _add(line: dict[str, Any], at_s: float, worker: Worker, profile: Profile) ->
 
 def _add_open(line: dict[str, Any], worker: Worker, profile: Profile) -> None:
     try:
-        add_site(line, worker, profile)
+        site = add_site(line, worker, profile)
+        site.stuck_s += line["busy_s"]
         worker.slices_over += 1
     except _ODD:
         profile.unreadable += 1

@@ -72,6 +72,7 @@ CONTRACT = {
             "split_ms": BY_CAUSE,
             "harm_ms": NUMBER,
             "victims": int,
+            "stuck_ms": NUMBER,
             "source": str,
             "stack": [str],
             "advice": str,

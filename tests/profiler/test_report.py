@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from profiler.errors import ProfilerError
-from profiler.render import text
+from profiler.render import html, text
 from profiler.report import main, run
 from profiler.report.advice import Case, advise
 from profiler.report.profile import MAX_ROUTES
@@ -152,6 +152,25 @@ def test_a_stall_that_went_on_counts_once(tmp_path: Path) -> None:
     assert report_on(tmp_path)["sites"][0]["count"] == 7, "the worker did not live to see its end"
     first.write_text(text_before + still_open + "\n" + json.dumps(site) + "\n")
     assert report_on(tmp_path)["sites"][0]["count"] == 12, "it did: two deltas of 6"
+
+
+def test_where_a_worker_was_when_it_was_last_heard_of_is_ranked_by_how_long_it_had_been_there(tmp_path: Path) -> None:
+    first, second = copy_of_example(tmp_path)
+    whole = report_on(tmp_path)["sites"]
+    assert all(site["stuck_ms"] == 0.0 for site in whole)
+    least = [site for site in whole if not site["innocent"]][-1]
+    lines = (line for path in (first, second) for line in map(json.loads, path.read_text().splitlines()))
+    site = next(one for one in lines if one["type"] == "site" and one["key"][:2] == [least["file"], least["function"]])
+    alone = {"harm_s": 0.0, "victims": 0, "busy_s": 640.0, "count": 1}
+    with first.open("a") as file:
+        file.write(json.dumps({**site, **alone, "type": "open"}) + "\n")
+    report = report_on(tmp_path)
+    worst = report["sites"][0]
+    assert (worst["file"], worst["function"], worst["stuck_ms"]) == (least["file"], least["function"], 640_000.0)
+    assert worst["harm_ms"] == least["harm_ms"], "what it delays is not known"
+    told = text.render(report).splitlines()
+    assert "not over after 640.00 s" in "\n".join(told[: told.index(f"     {worst['source']}")])
+    assert "not over after 640.00 s" in html.render(report)
 
 
 def test_a_worker_that_has_only_just_begun_is_shown(tmp_path: Path) -> None:
