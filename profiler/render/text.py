@@ -138,7 +138,7 @@ def _place(rank: int, site: dict[str, Any], width: int) -> list[str]:
         harm = f"   {_delayed(site['victims'])}: {milliseconds(site['harm_ms'])}"
     if site["stuck_ms"]:
         harm = f"   {stuck(site)}" if not site["victims"] else f"{harm}; {stuck(site)}"
-    whole = "a line nobody saw, as it ended too soon"
+    whole = "a line nobody saw for certain"
     shortest = whole
     if site["file"]:
         begin += "library " if site["library"] else "" if site["exact"] else "about "

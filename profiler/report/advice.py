@@ -161,7 +161,10 @@ _RECURSION_ADVICE = "it calls itself: keep results (functools.cache), or gevent.
 _PYTHON_ADVICE = f"Python at work: {_YIELD}"
 _SAME_FRAMES = 3  # one below the other: recursion
 
-_UNSEEN_ADVICE = "it ended before anybody looked: if it is often, a smaller slow_slice_ms sees more of it"
+# Too short, too busy a machine, or a GIL that the watchdog did not get: which, nobody knows.
+_UNSEEN_ADVICE = "not certain where: a smaller slow_slice_ms sees more, profiler.functions.record(5) functions"
+_UNSURE_ADVICE = "on the CPU, in Python or C that it calls: less at a time, gevent.sleep(0.0001) between parts"
+_UNSURE_LOOP_ADVICE = f"perhaps a loop: {_YIELD}"
 
 # The hub cannot wait, and to it every gevent.sleep is an error.
 _HUB = re.compile(r"gevent/hub\.py:\d+ run$")  # a frame of every stack there, and of no other greenlet's
@@ -182,6 +185,7 @@ class Case(NamedTuple):
     line: int = 0
     function: str = ""
     library: bool = False  # no line of the application was running
+    on_cpu: bool = False  # for most of its time
     remedies: Mapping[str, str] = {}  # how a call is made in a native thread there, and so on, as its worker said
 
 
@@ -205,7 +209,7 @@ def _row(case: Case) -> tuple[str, tuple[str, ...] | None]:
     cause, source, stack = case.cause, case.source, case.stack
     if case.library and cause in _LIBRARY:
         return _LIBRARY[cause], _ANY
-    if not case.file and cause == "unknown":
+    if not (case.file or source) and cause in ("python", "native", "blocking", "unknown"):
         return _UNSEEN_ADVICE, _ANY
     if case.function and any(map(_HUB.search, stack[:1])) and cause in ("python", "native", "blocking"):
         return _HUB_ADVICE, _ANY
@@ -225,6 +229,12 @@ def _row(case: Case) -> tuple[str, tuple[str, ...] | None]:
         for _, words, advice in _TABLE:
             if _fits(words, source.lower()):
                 return f"perhaps: {advice}", words
+        if _LOOP.match(source):
+            return _UNSURE_LOOP_ADVICE, _ANY
+        if _COMPREHENSION.search(source):
+            return f"perhaps: {_COMPREHENSION_ADVICE}", _ANY
+        if case.on_cpu:
+            return _UNSURE_ADVICE, _ANY
     return next((advice for row_cause, words, advice in _TABLE if cause == row_cause and not words), ""), _ANY
 
 

@@ -120,8 +120,14 @@ def _site(key: SiteKey, site: Site) -> dict[str, Any]:
         "stuck_ms": _ms(site.stuck_s),
         "source": source,
         "stack": list(site.stack),
-        "advice": advise(Case(cause, source, site.stack, file, line, function, site.library, site.remedies)),
+        "advice": advise(
+            Case(cause, source, site.stack, file, line, function, site.library, _on_cpu(site), site.remedies)
+        ),
     }
+
+
+def _on_cpu(site: Site) -> bool:
+    return site.parts.get("python", 0.0) + site.parts.get("native", 0.0) > site.busy_s / 2
 
 
 def _route(name: str, route: Route) -> dict[str, Any]:

@@ -120,6 +120,25 @@ def test_every_row_fits_the_line_whatever_is_put_into_it() -> None:
             assert "{" not in shortest
 
 
+def test_without_a_certain_cause_the_shape_of_the_line_tells_what_may_help() -> None:
+    loop, comprehension, other = "for row in rows:", "total = {row for row in rows}", "text = text + part"
+    place: tuple[list[str], str, int, str] = ([], "/srv/a.py", 1, "f")
+    assert advise(Case("unknown", loop, *place)).startswith("perhaps a loop: gevent.sleep(")
+    assert advise(Case("unknown", comprehension, *place)).startswith("perhaps: a comprehension cannot yield")
+    assert advise(Case("unknown", other, *place, on_cpu=True)).startswith("on the CPU, in Python or C that it calls: ")
+    assert advise(Case("unknown", other, *place)).startswith("the cause was not seen")
+    for source in (loop, comprehension, other):
+        assert len(advise(Case("unknown", source, *place, on_cpu=True))) <= LONGEST
+
+
+def test_without_a_line_advice_is_how_to_see_more_and_not_what_that_line_should_do() -> None:
+    told = {advise(Case(cause)) for cause in ("python", "native", "blocking", "unknown")}
+    assert len(told) == 1
+    assert "slow_slice_ms" in (unseen := told.pop())
+    assert len(unseen) <= LONGEST
+    assert "Pool" in advise(Case("convoy"))
+
+
 def test_every_cause_has_advice_with_and_without_a_line() -> None:
     for kind in ("python", "native", "blocking", "gc", "starved", "gil", "convoy", "unknown"):
         assert advise(Case(kind))

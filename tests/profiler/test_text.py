@@ -47,7 +47,7 @@ def test_what_nobody_saw_the_line_of_gives_way_to_what_can_be_acted_on() -> None
     report["sites"] = [{**worst, "file": "", "line": 0, "function": "", "source": ""}, *report["sites"]]
     shown = text.render(report)
     assert f":{worst['line']} in {worst['function']} " in next(at for at in shown.splitlines() if at.startswith("1. "))
-    assert ". a line nobody saw, as it ended too soon " in shown
+    assert ". a line nobody saw for certain " in shown
 
 
 def test_wide_characters_count_as_two_columns_and_accents_as_none(tmp_path: Path) -> None:
