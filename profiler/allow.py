@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import posixpath
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -119,8 +120,9 @@ def load(path: str | os.PathLike[str]) -> AllowList:
     except ValueError as error:  # not TOML, not UTF-8
         raise ProfilerError(f"the allow list {os.fspath(path)!r} is no TOML: {error}", _EXAMPLE) from error
     listed = found.pop("allow", [])
-    if found or not isinstance(listed, list):
-        raise ProfilerError(f"{os.fspath(path)!r} may hold [[allow]] entries alone, not {', '.join(found)!r}", _EXAMPLE)
+    odd = "an allow that is no [[allow]]" if not isinstance(listed, list) else ", ".join(map(repr, found))
+    if odd:
+        raise ProfilerError(f"{os.fspath(path)!r} may hold [[allow]] entries alone, not {odd}", _EXAMPLE)
     return AllowList([_entry(one, f"{os.fspath(path)!r}, [[allow]] {n}") for n, one in enumerate(listed, 1)])
 
 
@@ -136,7 +138,7 @@ def _entry(given: Any, where: str) -> Entry:
     for name, value in given.items():
         if not _fits(name, value):
             raise ProfilerError(f"{where}: {name} = {value!r} does not fit", _EXAMPLE)
-    return Entry(**given)
+    return Entry(**{**given, "file": posixpath.normpath(given["file"])})  # ./app/x.py is app/x.py
 
 
 def _fits(name: str, value: object) -> bool:

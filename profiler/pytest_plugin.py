@@ -14,7 +14,8 @@ collector, since the heap of a test run is not production's. A test that fails f
 its stalls stand in a section below.
 
 Limits: one session a process, so a test that opens one itself cannot be watched. A callback on the hub itself is not
-seen before the loop's first turn in the test. With the option alone, a line that both the test's own body and a
+seen before the loop's first turn in the test. A greenlet that an earlier test has left behind stalls the test in which
+it goes on. With the option alone, a line that both the test's own body and a
 greenlet stalled at may count as the body's.
 """
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from profiler.allow import AllowList
 
-DEFAULT_MS = 10.0  # as profiler.install's
+DEFAULT_MS, SHORTEST_MS, LONGEST_MS = 10.0, 1.0, 60_000.0  # as profiler.install's
 _DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)(ms|s)")
 # On the stack of what runs in the test's own greenlet.
 _RUNNER = f"{os.sep}_pytest{os.sep}runner.py:"
@@ -81,7 +82,10 @@ def _duration_ms(given: str | None) -> float | None:
     found = _DURATION.fullmatch(given)
     if found is None:
         raise pytest.UsageError(f"--no-stall: {given!r} is not a duration; use --no-stall=10ms or --no-stall=0.5s")
-    return float(found[1]) * (1000 if found[2] == "s" else 1)
+    ms = float(found[1]) * (1000 if found[2] == "s" else 1)
+    if not SHORTEST_MS <= ms <= LONGEST_MS:
+        raise pytest.UsageError(f"--no-stall: {given!r} is out of range; use 1ms to 60s")
+    return ms
 
 
 def _allowed(path: str | None) -> AllowList | None:
@@ -121,8 +125,13 @@ def _limit_of(item: pytest.Item, settings: _Settings) -> _Limit | None:
         watched = settings.ms is not None and "gevent" in sys.modules
         return _Limit(settings.ms, own_body=False) if watched and settings.ms is not None else None
     ms = marker.kwargs.get("ms", DEFAULT_MS)
-    if marker.args or marker.kwargs.keys() - {"ms"} or type(ms) not in (int, float):
-        pytest.fail("no_stall takes ms= alone, a number: @pytest.mark.no_stall(ms=10)", pytrace=False)
+    if (
+        marker.args
+        or marker.kwargs.keys() - {"ms"}
+        or type(ms) not in (int, float)
+        or not SHORTEST_MS <= ms <= LONGEST_MS
+    ):
+        pytest.fail("no_stall takes ms= alone, from 1 to 60000: @pytest.mark.no_stall(ms=10)", pytrace=False)
     return _Limit(float(ms), own_body=True)
 
 
@@ -135,11 +144,14 @@ class _Watch:
         import profiler
 
         self._directory = TemporaryDirectory(prefix="no-stall-")
+        problem: profiler.ProfilerError | None = None
         try:
             self._session = profiler.install(self._directory.name, slow_slice_ms=limit.ms)
         except profiler.ProfilerError as error:
+            problem = error
+        if problem is not None:  # here, or pytest would show it twice
             self._directory.cleanup()
-            pytest.fail(f"no_stall cannot watch this test: {error}", pytrace=False)
+            pytest.fail(f"no_stall cannot watch this test: {problem}", pytrace=False)
         _begin_slice()  # starting threads may have taken a while
 
     def end(self) -> list[dict[str, Any]]:

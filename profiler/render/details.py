@@ -73,8 +73,7 @@ def slowest(report: dict[str, Any], width: int) -> list[str]:
     lines = ["SLOWEST REQUESTS (total = running + waiting + queued)"]
     for request in report["slowest"][:TOP_SLOWEST]:
         parts = " + ".join(milliseconds(request[f"{part}_ms"]) for part in ("running", "waiting", "queued"))
-        who = f"{cut(plain(request['route']), 30)}   id {request['request_id']}"
-        lines.append(cut(f"  {milliseconds(request['total_ms'])} = {parts}   {plain(who)}", width))
+        lines.append(cut(f"  {milliseconds(request['total_ms'])} = {parts}   {plain(_named(request))}", width))
         if request["blamed"]:
             worst = max(request["blamed"], key=lambda one: float(one["ms"]))
             lines.append(f"      of that {milliseconds(worst['ms'])} by {place_of(worst)}")
@@ -101,7 +100,7 @@ def _moment(moment: dict[str, Any]) -> list[str]:
     head = f"  {milliseconds(request['total_ms'])}{over}, queued {milliseconds(request['queued_ms'])}"
     ran = sorted(moment["slices"], key=lambda one: -float(one["length_ms"]))
     lines = [
-        f"{head}   {cut(request['route'], 30)}   id {request['request_id']}",
+        f"{head}   {_named(request)}",
         f"      {meanwhile(moment)}",
     ]
     lines += [f"      {milliseconds(one['length_ms'])} {slice_of(one)}" for one in ran[:TOP_SLICES]]
@@ -110,6 +109,11 @@ def _moment(moment: dict[str, Any]) -> list[str]:
     if count:
         lines.append(f"      {milliseconds(rest_ms + moment['more_slices']['ms'])} in {many(count, 'more slice')}")
     return lines
+
+
+def _named(request: dict[str, Any]) -> str:
+    told = f"   id {request['request_id']}" if request["request_id"] else ""  # a job may have none
+    return cut(plain(request["route"]), 30) + told
 
 
 def meanwhile(moment: dict[str, Any]) -> str:

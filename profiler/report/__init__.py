@@ -38,7 +38,7 @@ def run(
     *,
     everything: bool = False,
 ) -> int:
-    """Print the report of these directories, or write it to the file `output`; returns the exit status, 0.
+    """Print the report of these directories, or write it to the file `output` ("-": print); returns the exit status, 0.
 
     `since`: leave out what was written before, a duration (`15m`, `2h`, `7d`) or an ISO 8601 moment; figures are
     of up to ten seconds before they were written. `allow`: mark what this allow list (profiler/allow.py) accepts.
@@ -49,6 +49,7 @@ def run(
     """
     if format not in FORMATS:
         raise ProfilerError(f"{format!r} is not a format", f"use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    output = None if output == "-" else output
     if output is None and sys.stdout is None:
         raise ProfilerError("standard output is closed", "redirect it, or write to a file with -o")
     allowed = None if allow is None else load(allow)

@@ -67,6 +67,8 @@ def test_a_file_is_read_to_its_entries(tmp_path: Path) -> None:
     )
     (entry,) = load(tmp_path / "stalls.toml").entries
     assert entry == Entry("app/export.py", "write_sheet", "no streaming writer yet", DAY, "python", 80)
+    (tmp_path / "stalls.toml").write_text(f"[[allow]]\n{COMPLETE}".replace("a.py", "./app//export.py"))
+    assert load(tmp_path / "stalls.toml").entries[0].covers(site(function="f"))
     (tmp_path / "stalls.toml").write_text("")
     assert load(tmp_path / "stalls.toml").entries == []
 
@@ -79,6 +81,7 @@ COMPLETE = 'file = "a.py"\nfunction = "f"\nreason = "r"\nexpires = 2026-06-30'
     [
         ("allow = [", "is no TOML: "),
         ("[[allowed]]\n", "may hold [[allow]] entries alone, not 'allowed'"),
+        ('allow = "x"\n', "may hold [[allow]] entries alone, not an allow that is no [[allow]]"),
         ("allow = [1]\n", "[[allow]] 1 is no table"),
         (f"[[allow]]\n{COMPLETE}\nline = 7\n", "[[allow]] 1 does not know 'line'"),
         ('[[allow]]\nfile = "a.py"\nfunction = "f"\nexpires = 2026-06-30\n', "[[allow]] 1 lacks 'reason'"),

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from profiler import options, pytest_plugin
+
 pytest_plugins = ("pytester",)
 pytestmark = pytest.mark.real  # each run is a process of its own
 
@@ -207,11 +209,20 @@ def test_an_allow_list_allows_what_it_names_until_its_day(run: Run, pytester: py
     late.stdout.fnmatch_lines([f"    it was allowed until {yesterday}, which is over: a test"])
 
 
+def test_the_plugin_takes_what_a_session_takes() -> None:
+    assert pytest_plugin.SHORTEST_MS == options.SHORTEST_SLOW_SLICE_MS
+    assert pytest_plugin.LONGEST_MS == options.LONGEST_SLOW_SLICE_MS
+
+
 def test_what_the_options_and_the_mark_cannot_be_is_said(run: Run, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it="def test_it():\n    pass\n")
     result = run("--no-stall=10")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --no-stall: '10' is not a duration; use --no-stall=10ms or --no-stall=0.5s"])
+    for duration in ("0.5ms", "0s", "61s"):
+        result = run(f"--no-stall={duration}")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines([f"ERROR: --no-stall: '{duration}' is out of range; use 1ms to 60s"])
     result = run("--no-stall-allow=missing.toml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --no-stall-allow: cannot read the allow list 'missing.toml': *"])
@@ -242,8 +253,9 @@ def test_what_the_options_and_the_mark_cannot_be_is_said(run: Run, pytester: pyt
     result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(
         [
-            "no_stall takes ms= alone, a number: @pytest.mark.no_stall(ms=10)",
-            "no_stall cannot watch this test: slow_slice_ms is 0.1; give a length from 1 to 60000 ms",
+            "no_stall takes ms= alone, from 1 to 60000: @pytest.mark.no_stall(ms=10)",
+            "no_stall takes ms= alone, from 1 to 60000: @pytest.mark.no_stall(ms=10)",
             "no_stall cannot watch this test: the profiler is installed already in this process; *",
         ]
     )
+    result.stdout.no_fnmatch_line("*During handling*")

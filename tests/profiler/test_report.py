@@ -242,6 +242,7 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     assert printed.returncode == 0
     check(json.loads(printed.stdout), CONTRACT)
     output = tmp_path / "report.txt"
+    assert command("report", str(EXAMPLE), "-o", "-").stdout == command("report", str(EXAMPLE)).stdout
     written = command("report", str(EXAMPLE), "-o", str(output))
     assert (written.returncode, written.stdout) == (0, "")
     assert output.read_text() == (DATA / "two_workers.txt").read_text()

@@ -105,6 +105,15 @@ def test_a_slow_request_behind_a_slice_that_nobody_saw_says_so(tmp_path: Path) -
     assert "of that 31.0 ms by a line that was not seen\n" in text.render(report_on(tmp_path))
 
 
+def test_a_request_without_an_id_is_told_without_the_word(tmp_path: Path) -> None:
+    copy_of_example(tmp_path)
+    shown = text.render(report_on(tmp_path), everything=True)
+    assert " id " in shown
+    for path in tmp_path.glob("*.jsonl"):
+        path.write_text(re.sub('"request_id":"[^"]*"', '"request_id":""', path.read_text()))
+    assert " id " not in text.render(report_on(tmp_path), everything=True)
+
+
 def test_a_stranger_cannot_write_to_the_terminal_through_a_request_id() -> None:
     assert "\x1b" not in text.render(report_on(EXAMPLE))
 
