@@ -11,7 +11,7 @@ alone until something has imported gevent.
 
 What does not fail a test: what the machine did (starved, gil), a slice whose line was never seen, and the garbage
 collector, since the heap of a test run is not production's. A test that fails for a reason of its own keeps that, and
-its stalls stand in a section below.
+its stalls stand in a section below. With each stall stands the entry of FILE that would accept it, but for the reason.
 
 Limits: one session a process, so a test that opens one itself cannot be watched. A callback on the hub itself is not
 seen before the loop's first turn in the test. A greenlet that an earlier test has left behind stalls the test in which
@@ -175,12 +175,18 @@ def _begin_slice() -> None:
 
 def _told(sites: list[dict[str, Any]], limit: _Limit, allowed: AllowList | None) -> str:
     """What to say of those sites that the test answers for; "" if there are none."""
-    from profiler.allow import AllowList
+    from profiler.allow import AllowList, suggestion
 
     mine = [site for site in sites if _counts(site, limit)]
-    (allowed or AllowList()).mark(mine, datetime.now(UTC).astimezone().date())
-    told = [line for site in mine if not site["allowed"] or site["allowed"]["expired"] for line in _site(site)]
-    return "\n".join([f"gevent's hub was blocked for {limit.ms:g} ms or more by", *told]) if told else ""
+    now = datetime.now(UTC).astimezone()
+    (allowed or AllowList()).mark(mine, now.date())
+    lines = [line for site in mine if not site["allowed"] or site["allowed"]["expired"] for line in _site(site)]
+    if not lines:
+        return ""
+    entries = [f"\n{suggestion(site, now.isoformat())}" for site in mine if not site["allowed"]]
+    if entries:
+        entries.insert(0, "or accept it for a time, with a reason, in the file of --no-stall-allow=FILE:")
+    return "\n".join([f"gevent's hub was blocked for {limit.ms:g} ms or more by", *lines, *entries])
 
 
 def _counts(site: dict[str, Any], limit: _Limit) -> bool:

@@ -143,7 +143,7 @@ def test_who_has_looked_at_the_first_bytes_looks_at_the_next(connection: Connect
 
 
 class KernelTLS(socket.socket):
-    """It says that it is in kernel TLS, of which few machines have the module, and that nobody may look at its bytes."""
+    """It says that it is in kernel TLS, of which few machines have the module, and lets nobody look at its bytes."""
 
     def getsockopt(self, level: int, option: int, size: int = 0) -> Any:
         if (level, option) == (socket.IPPROTO_TCP, ULP):

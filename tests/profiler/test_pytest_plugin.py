@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -212,6 +213,27 @@ def test_an_allow_list_allows_what_it_names_until_its_day(run: Run, pytester: py
 def test_the_plugin_takes_what_a_session_takes() -> None:
     assert pytest_plugin.SHORTEST_MS == options.SHORTEST_SLOW_SLICE_MS
     assert pytest_plugin.LONGEST_MS == options.LONGEST_SLOW_SLICE_MS
+
+
+def test_a_stall_is_told_with_the_entry_that_allows_it_but_for_the_reason(run: Run, pytester: pytest.Pytester) -> None:
+    test = """
+        import gevent
+        import application
+
+        def test_greenlet():
+            gevent.spawn(application.stall).join()
+    """
+    told = run("--no-stall=10ms", application=APPLICATION, test_it=test).stdout.str()
+    start = told.index("[[allow]]")
+    entry = told[start : told.index("\n", told.index("expires = ", start))]
+    path = pytester.path / "stalls.toml"
+    path.write_text(entry)
+    refused = run("--no-stall=10ms", "--no-stall-allow=stalls.toml")
+    refused.stderr.fnmatch_lines(["ERROR: --no-stall-allow: *reason = '' does not fit; *"])
+    length = re.compile(r"up_to_ms = \d+")  # of the first run, which may be shorter
+    path.write_text(length.sub("up_to_ms = 5000", entry).replace('reason = ""', 'reason = "a test"'))
+    run("--no-stall=10ms", "--no-stall-allow=stalls.toml").assert_outcomes(passed=1)
+    assert length.search(entry)
 
 
 def test_what_the_options_and_the_mark_cannot_be_is_said(run: Run, pytester: pytest.Pytester) -> None:
