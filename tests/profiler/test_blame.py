@@ -14,6 +14,7 @@ from profiler import stalls
 from profiler.model import MAX_BLAMED
 from profiler.stalls import RECENT, RECENT_S
 from tests.profiler.test_hook import run_in_request, spin
+from tests.profiler.undisturbed import found, undisturbed
 
 
 def stall_one_after_the_other(session: profiler.Session, lengths_s: list[float]) -> list[profiler.Span]:
@@ -36,6 +37,7 @@ def stall_one_after_the_other(session: profiler.Session, lengths_s: list[float])
 
 
 @pytest.mark.parametrize("requests", [40, 150])
+@undisturbed
 def test_harm_is_what_requests_were_queued_however_many_were_in_front(
     install: Callable[..., profiler.Session], requests: int
 ) -> None:
@@ -45,7 +47,8 @@ def test_harm_is_what_requests_were_queued_however_many_were_in_front(
     sites, culprits = session._sites.sites.values(), session._sites.culprits.values()
     queued_s = sum(span.queued_s for span in spans)
     harm_s = sum(cost.harm_s for cost in sites)
-    assert 0.9 * queued_s <= harm_s <= queued_s + 1e-6
+    assert harm_s <= queued_s + 1e-6
+    found(harm_s >= 0.9 * queued_s)  # a busy machine has them wait between the slices, too
     assert sum(cost.victims for cost in sites) >= requests * (requests - 1) // 2
     assert sum(cost.harm_s for cost in culprits) <= harm_s + 1e-6, "without what the machine did"
 
