@@ -195,4 +195,5 @@ def _slice(ran: Ran, offset_s: float) -> dict[str, Any]:
         "line": line,
         "function": function,
         "yielded": place is None,  # the line is where it yielded at last
+        "excuse": ran.record.excuse if ran.record is not None else "",
     }

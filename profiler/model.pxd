@@ -26,7 +26,7 @@ cdef class Turn:
 cdef class Slice:
     cdef public double start_s, end_s, gc_s, harm_s
     cdef public Span span
-    cdef public object collected, threads, usage, turn, yielded, place
+    cdef public object collected, excuse, threads, usage, turn, yielded, place
     cdef public bint polled, shared
     cdef public long long members, victims
 

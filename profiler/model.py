@@ -158,6 +158,7 @@ class Slice:
     __slots__ = (
         "collected",
         "end_s",
+        "excuse",
         "gc_s",
         "harm_s",
         "members",
@@ -198,6 +199,7 @@ class Slice:
         self.harm_s = 0.0  # queued time it gave to requests
         self.victims = 0  # how many requests that were
         self.place: Place | None = None  # set by the watchdog
+        self.excuse = ""  # the same: why no code is to blame for its length, as `starved`
 
     @property
     def length_s(self) -> float:

@@ -261,6 +261,7 @@ def slow_request(span: Span) -> dict[str, Any]:
             "route": route_of(culprit.span) if culprit.span else "",
             "s": round(cost_s, 6),
             "own": _is_own(culprit, span),
+            "excuse": culprit.excuse,
             "started": round(culprit.start_s + wall_offset_s, 6),
             "length_s": round(culprit.length_s, 6),
         }

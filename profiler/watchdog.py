@@ -366,7 +366,8 @@ class Watchdog:
         while self._ended and self._ended[0][0].end_s + TOLD_S <= now_s:
             record, evidence, own_wait_s = self._ended.popleft()
             finding = self._find(record, evidence, own_wait_s)
-            record.place = finding.place
+            record.place, verdict = finding.place, finding.verdict
+            record.excuse = verdict.cause if verdict.innocent else ""
             if finding.holder:  # whose call it was that held the GIL
                 record.span = self._caller(finding.holder, record.start_s) or record.span
             self._settling.append(finding)

@@ -10,6 +10,7 @@ from profiler.render.words import (
     NOT_SEEN,
     columns,
     cut,
+    excused,
     many,
     milliseconds,
     number,
@@ -76,7 +77,7 @@ def slowest(report: dict[str, Any], width: int) -> list[str]:
         lines.append(cut(f"  {milliseconds(request['total_ms'])} = {parts}   {plain(_named(request))}", width))
         if request["blamed"]:
             worst = max(request["blamed"], key=lambda one: float(one["ms"]))
-            lines.append(f"      of that {milliseconds(worst['ms'])} by {place_of(worst)}")
+            lines.append(f"      of that {milliseconds(worst['ms'])} by {place_of(worst)}{excused(worst)}")
     return lines
 
 
@@ -128,7 +129,7 @@ def meanwhile(moment: dict[str, Any]) -> str:
 def slice_of(ran: dict[str, Any]) -> str:
     """Who had the hub, and at which line."""
     where = place_of(ran)
-    return f"{_who(ran)}, {'until it yielded at ' if ran['yielded'] and where != NOT_SEEN else ''}{where}"
+    return f"{_who(ran)}, {'until it yielded at ' if ran['yielded'] and where != NOT_SEEN else ''}{where}{excused(ran)}"
 
 
 def _who(ran: dict[str, Any]) -> str:

@@ -17,7 +17,18 @@ from typing import Any
 from profiler.allow import suggestion
 from profiler.render.details import meanwhile, slice_of
 from profiler.render.page import SCRIPT, STYLE
-from profiler.render.words import accepted, many, milliseconds, place_of, plain, short_path, split_of, stuck, warnings
+from profiler.render.words import (
+    accepted,
+    excused,
+    many,
+    milliseconds,
+    place_of,
+    plain,
+    short_path,
+    split_of,
+    stuck,
+    warnings,
+)
 
 _HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 _POLICY = (
@@ -190,7 +201,7 @@ def _moment(moment: dict[str, Any]) -> str:
 
 
 def _blame(by: dict[str, Any]) -> str:
-    return f"{_number(by['ms'])} by {place_of(by)}" + (
+    return f"{_number(by['ms'])} by {place_of(by)}{excused(by)}" + (
         ", its own" if by["own"] else f" for {by['route']}" if by["route"] else ""
     )
 

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from profiler.render.words import excused
+
 _SAME_SLICE_S = 0.0005  # slow slices of one worker do not overlap, and none is shorter than a millisecond
 _SLICES_TRACK = 1
 
@@ -178,7 +180,8 @@ def _site(site: dict[str, Any]) -> dict[str, Any]:
 
 
 def _where(by: dict[str, Any]) -> str:
-    return f"{os.path.basename(by['file'])}:{by['line']}" if by["file"] else "a line that was not seen"
+    place = f"{os.path.basename(by['file'])}:{by['line']}" if by["file"] else "a line that was not seen"
+    return place + excused(by)
 
 
 def _seconds(moment: str) -> float:

@@ -76,6 +76,11 @@ def place_of(one: dict[str, Any]) -> str:
     return f"{short_path(one['file'])}:{one['line']}" if one["file"] else NOT_SEEN
 
 
+def excused(one: dict[str, Any]) -> str:
+    """Behind a place: that it is not to blame for the time; "" where it is."""
+    return {"starved": ", which had no CPU", "gil": ", a thread with the GIL"}.get(one["excuse"], "")
+
+
 def milliseconds(ms: float) -> str:
     """With its unit, in three figures or so."""
     return f"{ms / 1000:.2f} s" if ms >= 10_000 else f"{number(ms)} ms"

@@ -165,7 +165,10 @@ def _moment(one: dict[str, Any]) -> dict[str, Any]:
         "short_ms": _ms(max(0.0, one["length_s"] - one["idle_s"] - inside_s - more_s)),
         "slices": [
             {
-                **{name: ran[name] for name in ("kind", "route", "request_id", "file", "line", "function", "yielded")},
+                **{
+                    name: ran[name]
+                    for name in ("kind", "route", "request_id", "file", "line", "function", "yielded", "excuse")
+                },
                 "started": _iso(ran["started"], "microseconds"),
                 "length_ms": _ms(ran["length_s"]),
             }
@@ -190,6 +193,7 @@ def _blamed(one: dict[str, Any]) -> dict[str, Any]:
         "route": one["route"],
         "ms": _ms(one["s"]),
         "own": one["own"],
+        "excuse": one["excuse"],
         "started": _iso(one["started"], "microseconds") if known else None,
         "length_ms": _ms(one["length_s"]) if known else None,
     }

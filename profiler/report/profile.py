@@ -32,6 +32,7 @@ MAX_REMEDY = 60  # characters: what is longer does not fit the line of an advice
 MOMENTS = 20  # as many as the slowest requests: one is a page to read
 MAX_RAN = 200  # slices of a moment, twice what a worker stores
 KINDS = ("request", "spawned", "greenlet", "hub", "gil")
+EXCUSES = ("starved", "gil")  # causes of which the code is innocent
 TIMES = ("total", "running", "waiting", "queued", "longest_slice")
 OTHER_WORKERS = "(other workers)"
 
@@ -243,6 +244,7 @@ def _blamed(by: dict[str, Any]) -> dict[str, Any]:
         "s": _seconds(by["s"]),
         # Not known of files that were written before these were.
         "own": by.get("own", False) is True,
+        "excuse": _excuse(by),
         "started": moment(by["started"]) if "started" in by else None,
         "length_s": _seconds(by["length_s"]) if "length_s" in by else None,
     }
@@ -273,7 +275,13 @@ def _ran(one: dict[str, Any]) -> dict[str, Any]:
         "line": _count(one["line"]),
         **{name: text(one[name]) for name in ("kind", "route", "request_id", "file", "function")},
         "yielded": one["yielded"] is True,
+        "excuse": _excuse(one),
     }
+
+
+def _excuse(told: dict[str, Any]) -> str:
+    excuse = told.get("excuse", "")
+    return excuse if excuse in EXCUSES else ""
 
 
 def add_site(line: dict[str, Any], worker: Worker, profile: Profile, *, only_texts: bool = False) -> Site:

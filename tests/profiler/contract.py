@@ -32,6 +32,7 @@ SLOW_REQUEST = {
             "route": str,
             "ms": NUMBER,
             "own": bool,
+            "excuse": str,
             "started": str | None,
             "length_ms": float | None,
         }
@@ -108,6 +109,7 @@ CONTRACT = {
                     "line": int,
                     "function": str,
                     "yielded": bool,
+                    "excuse": str,
                     "started": str,
                     "length_ms": NUMBER,
                 }

@@ -24,8 +24,9 @@ print("ready", flush=True)
 end_s = time.perf_counter() + 4.0
 while time.perf_counter() < end_s:
     until_s = time.perf_counter() + 0.02
-    while time.perf_counter() < until_s:
-        pass
+    with profiler.span("busy"):
+        while time.perf_counter() < until_s:
+            pass
     gevent.sleep(0.0001)
 session.close()
 """
@@ -47,6 +48,9 @@ def test_what_was_long_because_the_process_was_stopped_is_starved(tmp_path: Path
             busy.send_signal(signal.SIGCONT)
         assert busy.wait(30) == 0
     report = [sys.executable, "-m", "profiler", "report", str(tmp_path), "--format", "json"]
-    sites = json.loads(subprocess.run(report, cwd=ROOT, check=True, capture_output=True).stdout)["sites"]
+    told = json.loads(subprocess.run(report, cwd=ROOT, check=True, capture_output=True).stdout)
+    sites = told["sites"]
     assert sum(site["count"] for site in sites if site["cause"] == "starved") >= STOPS / 2
     assert [site for site in sites if not site["innocent"] and site["file"]] == []
+    excuses = [by["excuse"] for request in told["slowest"] for by in request["blamed"]]
+    assert excuses.count("starved") >= STOPS / 2, "whoever reads of the slowest requests is told it too"

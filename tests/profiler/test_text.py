@@ -11,7 +11,7 @@ import pytest
 
 from profiler.allow import load
 from profiler.errors import ProfilerError
-from profiler.render import text
+from profiler.render import html, perfetto, text
 from profiler.render.words import columns, cut
 from profiler.report.profile import MAX_SITES
 from tests.profiler.contract import DATA, EXAMPLE, copy_of_example, report_on
@@ -103,6 +103,19 @@ def test_a_slow_request_behind_a_slice_that_nobody_saw_says_so(tmp_path: Path) -
     first, _ = copy_of_example(tmp_path)
     first.write_text(first.read_text().replace('"file":"/srv/shop/prices.py","line":12', '"file":"","line":0'))
     assert "of that 31.0 ms by a line that was not seen\n" in text.render(report_on(tmp_path))
+
+
+def test_a_line_that_is_not_to_blame_is_not_blamed_for_a_slow_request_either(tmp_path: Path) -> None:
+    first, _ = copy_of_example(tmp_path)
+    example = first.read_text()
+    assert "no CPU" not in text.render(report_on(tmp_path), everything=True).partition("SLOWEST")[2]
+    for excuse, told in (("starved", ", which had no CPU"), ("gil", ", a thread with the GIL"), (["x"], "")):
+        first.write_text(example.replace('"blamed":[{', f'"blamed":[{{"excuse":{json.dumps(excuse)},'))
+        report = report_on(tmp_path)
+        slowest = text.render(report, everything=True).partition("SLOWEST")[2]
+        assert f"of that 31.0 ms by /srv/shop/prices.py:12{told}\n" in slowest
+        assert f"by /srv/shop/prices.py:12{told} for" in html.render(report)
+        assert f'queued behind prices.py:12{told}"' in perfetto.render(report)
 
 
 def test_a_request_without_an_id_is_told_without_the_word(tmp_path: Path) -> None:
