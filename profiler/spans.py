@@ -24,7 +24,8 @@ def span(route: str, request_id: str = "") -> Iterator[Span | None]:
     `route` should be one of few, as it is counted by; `request_id` tells one from another among the slowest.
     An exception that leaves the block marks it as an error. A block within a request, or within another span, of the
     same greenlet is part of that one. Yields the span, whose `route` may be re-assigned. Without a session, or in
-    another thread than that of its hub (a pool's, one of `threading`), the block is no request, and None is yielded.
+    another thread than that of its hub (a pool's; one of `threading`, unless patched), the block is no
+    request: it yields None.
     """
     session = current()
     if session is None or not _in_hub_of(session):
