@@ -103,7 +103,10 @@ def test_a_moment_is_shown_as_text_and_drawn_with_arrows_to_those_who_waited(
     report = report_on(tmp_path)
     shown = text.render(report, everything=True)
     assert re.search(r"MOMENTS .*\n  \S+ ms, 25.0 ms allowed, queued \S+ ms   GET /   id r\n", shown)
-    assert re.search(rf"\n      \d\S+ ms GET / r, \S*test_flight.py:{stall.__code__.co_firstlineno + 1}(, which had no CPU)?\n", shown)
+    assert re.search(
+        rf"\n      \d\S+ ms GET / r, \S*test_flight.py:{stall.__code__.co_firstlineno + 1}(, which had no CPU)?\n",
+        shown,
+    )
     assert "2 more requests too slow" in shown
     report["slowest"] = []  # the moment alone is enough
     events = json.loads(perfetto.render(report))["traceEvents"]
