@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiler.bytecode import callees
+from profiler.native import get_ident
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,31 +51,37 @@ class Undisturbed:
     CPython 3.11 makes the object of a frame when it is asked for (`f_back`, `sys._current_frames`), which may collect.
     The collector's callbacks are Python, in which the GIL may go to the very thread that is looked at: it leaves the
     function, the frame's memory is given back, and the process crashes. Later releases collect between bytecodes alone.
-    Two threads of ours may be in it at once: the last to leave lets collections begin again, if they were allowed.
+    Threads of ours may be in it at once: the last to leave lets collections begin again, if they were allowed. Who is
+    inside is known before collections are forbidden, and forgotten before they are allowed: in between the GIL may go
+    to another of them after each call. Who was kept from leaving, by the exception of a signal's handler, leaves with
+    the next `leave`.
     """
 
     def __init__(self) -> None:
-        self._inside = 0
+        self._inside: set[int] = set()
         self._allowed = False
 
     def __enter__(self) -> None:
-        allowed = gc.isenabled()
-        gc.disable()
-        self._inside += 1
-        self._allowed = self._allowed or allowed
+        self._inside.add(get_ident())
+        if gc.isenabled():
+            self._allowed = True
+            gc.disable()
 
     def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """This thread is not in it, whatever has happened."""
+        self._inside.discard(get_ident())
         # In one go: the GIL may only be given up after a call.
-        self._inside -= 1
         if self._allowed and not self._inside:
             self._allowed = False
             gc.enable()
 
     def leave_in_child(self) -> None:
         """After a fork whoever was in it is not there any more."""
-        if self._inside:
-            self._inside = 1
-            self.__exit__()
+        self._inside.clear()
+        self.leave()
 
 
 undisturbed = Undisturbed()

@@ -29,7 +29,7 @@ from profiler.calibration import Costs, calibrate
 from profiler.errors import ProfilerError
 from profiler.evidence import Judge
 from profiler.flight import Flight
-from profiler.frames import Application
+from profiler.frames import Application, undisturbed
 from profiler.lineage import Lineage
 from profiler.metrics import CountedSites, Figures, Ledger, longest_of
 from profiler.model import Begin, End, Slice, Span, Turn, uncounted
@@ -298,6 +298,7 @@ class Session:
         news = self._recorder.requests != self._handed_over_requests
         due = now_s - self._handed_over_s >= self._hand_over_after_s and self._hook.stalls.are_placed(now_s)
         self._hook.sweep()
+        undisturbed.leave()
         if due:
             self._hand_over(now_s)
             self._hand_over_after_s = min(2 * self._hand_over_after_s, LAST_HAND_OVER_S)
