@@ -119,7 +119,7 @@ def record(directory: Path, sites: Sites, size: Size) -> Truth:
     due = next(slices, None)
     for number in range(size.requests):
         span = _finished(number, _route(number, routes, size), chance)
-        recorder.batch.append(span)
+        (recorder.waited if span._out_s else recorder.batch).append(span)  # noqa: SLF001 - as the hook does
         if len(recorder.batch) >= BATCH:
             recorder.fold()
         while due is not None and due[0] <= number:
@@ -183,8 +183,8 @@ def _finished(number: int, route: str, chance: random.Random) -> Span:
     span.route, span.request_id = route, f"r{number}"
     span.error, span.blamed = False, None
     span.started_s = number / REQUESTS_A_SECOND
-    span.running_s = span.longest_slice_s = running_s
+    span._running_s = span._longest_s = running_s  # noqa: SLF001 - as the hook sets them
     span.queued_s = queued_s
-    span._out_s = 1.0 if waits else 0.0  # noqa: SLF001 - as the hook sets it
+    span._out_s = 1.0 if waits else 0.0  # noqa: SLF001
     span.total_s = running_s + queued_s + (0.002 + 0.02 * chance.random() if waits else 0.0)
     return span

@@ -49,6 +49,7 @@ def make_step(mode: str) -> tuple[Callable[[], object], hooks.Hook]:
         meter=Meter(),
         turn=Turn(),
         batch=recorder.batch,
+        waited=recorder.waited,
         unusual=recorder.unusual,
         unsplit=recorder.unsplit,
         spare=recorder.spare,

@@ -49,6 +49,7 @@ def calibrate(hub: Any, meter: Meter) -> Costs:
             meter,
             Turn(),
             recorder.batch,
+            recorder.waited,
             recorder.unusual,
             recorder.unsplit,
             recorder.spare,

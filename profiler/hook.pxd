@@ -28,26 +28,27 @@ cdef inline Span new_span():
 @cython.final
 cdef class Hook:
     cdef object _collector, _fold, _hub, _stalls, _woken, _recent
-    cdef list _batch, _spare, _unusual
+    cdef list _batch, _spare, _unusual, _waited
     cdef set _unsplit
     cdef Tracing _tracing
     cdef Turn _turn
     cdef dict _suspended
     cdef long long _dropped, _failures, _slices_over, _turns
-    cdef double _notable_s, _threshold_s, _idle_s, _switches
+    cdef double _notable_s, _idle_s, _switches
     cdef bint _asleep, _polling, _stalled
-    cdef object _turn_ns
-    cdef double _late_s, _ready, _turn_s, _turn_cpu_s, _mark, _start
+    cdef double _late_s, _look_s, _ready, _turn_s, _turn_cpu_s, _mark, _start
     cdef Span _active, _late
 
     @cython.locals(active=Span, back=Span, since=double)
     cpdef trace(self, event, tuple args)
     @cython.locals(span=Span, began=double, ready=double)
     cpdef Span begin(self, object route, object request_id, long long ready_ns=*)
+    @cython.locals(busy_s=double)
     cpdef end(self, Span span, bint error=*, int outcome=*)
     cdef Span _further(self)
     @cython.locals(other=Span)
     cdef _end_elsewhere(self, Span span, bint error, int outcome)
+    cdef _look(self, object origin, double now)
     @cython.locals(own=Span, span=Span, cost_s=double)
     cdef _notable(self, object origin, double now)
     cdef _astray(self)

@@ -51,10 +51,9 @@ def _new_span() -> Span:
 
 # Compiled, hook.pxd has C functions of these names: so nothing may assign to them that Cython sees.
 clock: Callable[[], float]
-clock_ns: Callable[[], int]
 cpu_clock: Callable[[], float]
 new_span: Callable[[], Span]
-globals().update(clock=time.perf_counter, clock_ns=time.perf_counter_ns, cpu_clock=time.thread_time, new_span=_new_span)
+globals().update(clock=time.perf_counter, cpu_clock=time.thread_time, new_span=_new_span)
 
 
 class Hook:
@@ -65,41 +64,37 @@ class Hook:
 
     __slots__ = (
         # Of the process
-        "_batch", "_collector", "_fold", "_hub", "_notable_s", "_spare", "_stalls", "_threshold_s", "_tracing", "_turn",
-        "_unsplit", "_unusual", "_woken",
+        "_batch", "_collector", "_fold", "_hub", "_notable_s", "_spare", "_stalls", "_tracing", "_turn", "_unsplit",
+        "_unusual", "_waited", "_woken",
         # Since the start, as in Counts
         "_dropped", "_failures", "_idle_s", "_slices_over", "_turns",
         "_switches",  # a float: see model.py
         # Of the turn of the loop
         "_asleep",  # nothing was to do: tell `woken` at the next turn
-        "_polling",
         "_ready",  # when its present phase began
-        "_turn_cpu_s", "_turn_ns", "_turn_s",
+        "_polling", "_turn_cpu_s", "_turn_s",
         # Of the slice
         "_active",  # the request that has the hub
         "_late", "_late_s",  # the one that had most of it, of those that have ended in it when it was notable; how much
+        "_look_s",  # not later than `_start` and `_notable_s`: if it ends before, it is not notable
         "_mark",  # from where on time is not yet given to a request
         "_start",
         # Of requests that wait or are queued, and of the slow slices they may be behind
-        "_recent",
         "_stalled",  # requests may be behind one: `Stalls.unsettled`
-        "_suspended",
+        "_recent", "_suspended",
     )  # fmt: skip
 
     def __init__(self, links: Links, threshold_s: float) -> None:
         self._hub, self._turn = links.hub, links.turn
         self._batch, self._unusual, self._spare = links.batch, links.unusual, links.spare
-        self._fold, self._woken = links.fold, links.woken
-        self._unsplit = links.unsplit
-        self._threshold_s = threshold_s
+        self._fold, self._woken, self._unsplit, self._waited = links.fold, links.woken, links.unsplit, links.waited
         self._notable_s = threshold_s * MEMBER  # from here on a slice is looked at after its end
         self._collector = Collector(self._start_of_slice)
         self._stalls = Stalls(self._collector, threshold_s, links)
         self._tracing = Tracing(self.trace, self._start_of_slice, self._failed)
         self._dropped = self._failures = self._slices_over = self._turns = 0
-        self._idle_s = self._switches = self._late_s = 0.0
+        self._idle_s = self._switches = self._late_s = self._look_s = 0.0
         self._asleep = self._polling = self._stalled = False
-        self._turn_ns: int = self._turn.ready_ns
         self._turn_cpu_s = cpu_clock()
         self._active: Span | None = None
         self._late: Span | None = None
@@ -111,14 +106,17 @@ class Hook:
         """The tracer: `args` are who had the hub and who has it now."""
         try:
             now = clock()
-            if now - self._start >= self._notable_s:
-                self._notable(args[0], now)
+            if now >= self._look_s:
+                self._look(args[0], now)
             if self._active is not None:
                 active = self._active
                 busy_s = now - self._mark
-                active.running_s += busy_s
-                if busy_s > active.longest_slice_s:
-                    active.longest_slice_s = busy_s
+                if not active._out_s:
+                    active._running_s = active._longest_s = busy_s
+                else:
+                    active._running_s += busy_s
+                    if busy_s > active._longest_s:
+                        active._longest_s = busy_s
                 active._out_s = now
                 self._suspended[args[0]] = active
                 self._active = None
@@ -151,15 +149,13 @@ class Hook:
         span.request_id = request_id
         span.blamed = None
         span.total_s = -1.0
-        span.running_s = span.longest_slice_s = span._out_s = 0.0
-        began = self._mark
-        if ready_ns >= 0:
+        span._out_s = 0.0
+        began = ready = self._mark
+        if ready_ns < 0:  # THIS_TURN
+            ready = self._turn.ready_s
+        elif ready_ns:
             ready = ready_ns * 1e-9
-        elif self._turn.ready_ns is self._turn_ns:  # THIS_TURN; as a rule nobody has changed it
-            ready = self._turn_s
-        else:
-            ready = self._turn.ready_ns * 1e-9
-        if 0.0 < ready < began:
+        if ready < began:
             span.started_s = ready
             span.queued_s = began - ready
             if self._stalled:
@@ -176,38 +172,49 @@ class Hook:
             return
         now = clock()
         self._active = None
-        busy_s = now - self._mark
-        self._mark = now
-        span.running_s += busy_s
-        if busy_s > span.longest_slice_s:
-            span.longest_slice_s = busy_s
-        if now - self._start >= self._notable_s and busy_s > self._late_s:
+        if now >= self._look_s and now - self._start >= self._notable_s and now - self._mark > self._late_s:
             self._late = span
-            self._late_s = busy_s
+            self._late_s = now - self._mark
         span.total_s = now - span.started_s
+        if span._out_s:
+            busy_s = now - self._mark
+            span._running_s += busy_s
+            if busy_s > span._longest_s:
+                span._longest_s = busy_s
+            self._waited.append(span)
+        else:  # it was one slice, so there is nothing to add up
+            self._batch.append(span)
+        self._mark = now
         if error or outcome:
             span.error = error
             span.outcome = outcome
             self._unusual.append(span)
-        self._batch.append(span)
 
     def _end_elsewhere(self, span: Span, error: bool, outcome: int) -> None:
         if span is None:
             raise TypeError("end() takes the span that begin() returned, not None")
         # By another greenlet than began it (a timeout, a disconnect): it counts as waiting until now. Or ended twice.
         if span.total_s < 0.0:
+            if not span._out_s:  # nobody was told when
+                span._running_s = span._longest_s = 0.0
+                span._out_s = span.started_s
             span.total_s = clock() - span.started_s
             if error or outcome:
                 span.error = error
                 span.outcome = outcome
                 self._unusual.append(span)
-            self._batch.append(span)
+            self._waited.append(span)
 
     def _further(self) -> Span:
         if self._notable_s == float("inf"):  # removed: whoever has kept `begin` and `end` calls them, but nobody folds
-            self._batch.clear()
-            self._unusual.clear()
+            for kept in (self._batch, self._waited, self._unusual):
+                kept.clear()
         return new_span()
+
+    def _look(self, origin: greenlet, now: float) -> None:
+        if now - self._start >= self._notable_s:
+            self._notable(origin, now)
+        self._look_s = now + self._notable_s  # for the next slice, which begins now
 
     def _notable(self, origin: greenlet, now: float) -> None:
         # Several requests may have shared it, one after the other: it is the one's that had most of it.
@@ -232,7 +239,6 @@ class Hook:
         if ready < now:
             self._idle_s -= now - ready
             self._turn_s = self._ready = ready
-            self._turn_ns = int(ready * 1e9)
             self._slices_over = self._stalls.count
             self._stalled = True
 
@@ -270,8 +276,8 @@ class Hook:
         now = clock()
         if self._active is not None:
             self._astray()
-        if now - self._start >= self._notable_s:
-            self._notable(self._hub, now)
+        if now >= self._look_s:
+            self._look(self._hub, now)
         if self._stalled:
             self._stalls.end_of_turn()
         self._start = self._mark = now
@@ -279,9 +285,8 @@ class Hook:
 
     def after_poll(self) -> None:
         """First when it has waited."""
-        now_ns = clock_ns()
-        now = now_ns * 1e-9
-        self._turn_ns = now_ns
+        now = clock()
+        self._look_s = now + self._notable_s
         self._turn_cpu_s = cpu_clock()
         self._turn_s = self._ready = now
         if self._polling:
@@ -289,7 +294,7 @@ class Hook:
             if now - self._start >= self._notable_s:
                 self._long_poll(now)
             self._polling = False
-        self._turn.ready_ns = self._turn_ns  # the same object, for `begin`
+        self._turn.ready_s = self._turn_s  # for `begin`
         if self._stalled:
             self._stalls.begin(self._turns + 1, self._start, now)
             self._stalled = self._stalls.unsettled
@@ -298,9 +303,9 @@ class Hook:
         if gettrace() is not self._tracing.tracer:
             self._astray()
             if self._tracing.recheck():  # of those that ended lately, which are few, some may be right
-                self._unsplit.update(self._suspended.values(), self._batch)
+                self._unsplit.update(self._suspended.values(), self._waited, self._batch)
             self._start = self._mark = clock()
-        if len(self._batch) >= BATCH:
+        if len(self._batch) >= BATCH or len(self._waited) >= BATCH:
             self._fold()
         if self._asleep:
             self._asleep = False
@@ -364,7 +369,7 @@ class Hook:
     def remove(self) -> None:
         """Trace no more."""
         self._tracing.remove()
-        self._threshold_s = self._notable_s = float("inf")  # somebody may still call us from a chain of their own
+        self._notable_s = self._look_s = float("inf")  # somebody may still call us from a chain of their own
         self._collector.remove()
 
     def _start_of_slice(self) -> float:

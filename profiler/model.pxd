@@ -7,7 +7,7 @@ cdef class Slice
 @cython.final
 @cython.freelist(256)
 cdef class Span:
-    cdef public double _out_s, longest_slice_s, queued_s, running_s, started_s, total_s
+    cdef public double _longest_s, _out_s, _running_s, queued_s, started_s, total_s
     cdef public list blamed
     cdef public bint error
     cdef public int outcome
@@ -19,7 +19,8 @@ cdef class Span:
 
 @cython.final
 cdef class Turn:
-    cdef public object ready_ns, since_ns
+    cdef public double ready_s
+    cdef public object since_ns
 
 
 @cython.final

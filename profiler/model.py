@@ -49,17 +49,29 @@ class End(Protocol):
 
 
 class Turn:
-    """This turn of the loop, by `time.perf_counter_ns`.
+    """This turn of the loop, by `time.perf_counter`.
 
-    `ready_ns`: when its poll returned. `since_ns`: since when what is ready may have waited in the kernel, as the hub
-    was kept from polling; 0: since then, or nearly.
+    `ready_s`, `ready_ns`: when its poll returned, or since when what begins now counts as ready. `since_ns`: since when
+    what is ready may have waited in the kernel, as the hub was kept from polling; 0: since then, or nearly.
     """
 
-    __slots__ = ("ready_ns", "since_ns")
+    __slots__ = ("ready_s", "since_ns")
+
+    ready_s: float
+    since_ns: int
 
     def __init__(self) -> None:
-        self.ready_ns = time.perf_counter_ns()
+        self.ready_s = time.perf_counter()
         self.since_ns = 0
+
+    @property
+    def ready_ns(self) -> int:
+        """The same in nanoseconds, as `Session.begin` takes it."""
+        return int(self.ready_s * 1e9)
+
+    @ready_ns.setter
+    def ready_ns(self, ready_ns: int) -> None:
+        self.ready_s = ready_ns * 1e-9
 
 
 class Span:
@@ -70,32 +82,44 @@ class Span:
     """
 
     __slots__ = (
+        "_longest_s",  # `longest_slice_s` of one that was switched out
         "_out_s",  # when it was last switched out; 0.0 = never, so the whole request was one slice
+        "_running_s",  # as `_longest_s`
         "blamed",  # slices that cost this request time, its own among them, with the seconds each cost; None = none
         "error",
-        "longest_slice_s",
         "outcome",  # as given to `Session.end`; only of requests that were counted apart
         "queued_s",  # ready, but another greenlet had the hub
         "request_id",
         "route",
-        "running_s",
         "started_s",  # when it became ready, if known, else when its greenlet was switched in
         "total_s",  # set at the end; negative before that, 0.0 of one that was abandoned
     )
 
-    # No __init__: it would double the cost of making one. `Session.begin` fills every slot but
-    # `error` and `outcome`, which are as they were: False, and of no meaning until it is counted apart.
+    # No __init__: it would double the cost of making one. `Session.begin` fills every slot but `error` and `outcome`,
+    # which are as they were: False, and of no meaning until it is counted apart; and those of times that a request of
+    # one slice has no use for.
     blamed: list[tuple[Slice, float]] | None
     error: bool
-    longest_slice_s: float
     outcome: int
     queued_s: float
     request_id: str
     route: str
-    running_s: float
     started_s: float
     total_s: float
+    _longest_s: float
     _out_s: float
+    _running_s: float
+
+    @property
+    def running_s(self) -> float:
+        """With the hub."""
+        # Of one slice, it is what is not queued.
+        return self._running_s if self._out_s else max(0.0, self.total_s - self.queued_s)
+
+    @property
+    def longest_slice_s(self) -> float:
+        """With the hub at a stretch."""
+        return self._longest_s if self._out_s else self.running_s
 
     def charge(self, record: Slice, cost_s: float) -> float:
         """A slice cost it so much. Returns what one that cost no more need not be told of."""
@@ -121,7 +145,7 @@ def uncounted(route: str, request_id: str, ready_ns: int = 0) -> Span:  # noqa: 
     span = Span()
     span.route, span.request_id, span.blamed, span.error = route, request_id, None, False
     span.started_s = time.perf_counter()
-    span.running_s = span.longest_slice_s = span.queued_s = span.total_s = span._out_s = 0.0  # noqa: SLF001
+    span.queued_s = span.total_s = span._out_s = 0.0  # noqa: SLF001
     return span
 
 

@@ -89,9 +89,11 @@ class Recorder:
     def __init__(self, flight: Flight | None = None) -> None:
         self._flight = flight
         self._least_limit_s = math.inf if flight is None else flight.least_limit_s
-        self.batch: list[Span] = []  # the hook appends to these two
+        # The hook appends to these.
+        self.batch: list[Span] = []  # finished requests that were one slice
+        self.waited: list[Span] = []  # the others
         self.unusual: list[Span] = []
-        self.unsplit: set[Span] = set()  # and here those that are to be counted by their total alone, open ones too
+        self.unsplit: set[Span] = set()  # those that are to be counted by their total alone, open ones too
         self.spare: list[Span] = []  # counted, and of no use to anybody: the hook takes them for other requests
         self.requests = self.dropped = 0  # since the start; requests that could not be counted are in both
         self._dropped_told = 0  # of them, those that were handed over
@@ -106,25 +108,15 @@ class Recorder:
 
     def fold(self) -> None:
         """Count the finished requests of the batch; anybody may assign to a span, so some may be lost."""
-        if not self.batch:
+        if not self.batch and not self.waited:
             return
-        self.requests += len(self.batch)
+        self.requests += len(self.batch) + len(self.waited)
         if self.unsplit:
             self._fold_unsplit()
-        try:
-            by_route = _by_route(self.batch) if self.batch else {}
-        except Exception:  # noqa: BLE001 - it must not be met again the next time, nor by the loop
-            self.dropped += len(self.batch)
-            by_route = {}
-        self.batch.clear()
-        for route, spans in by_route.items():
-            try:
-                longest_s = self._times(route, len(spans)).add(spans)
-                if longest_s > self._least_s or longest_s > self._least_limit_s:
-                    self._keep_slowest(route, spans)
-                spare(spans, self.spare)  # none of `unusual`, which refers to it
-            except Exception:  # noqa: BLE001 - as above
-                self.dropped += len(spans)
+        if self.batch:
+            self._fold(self.batch, at_once=True)
+        if self.waited:
+            self._fold(self.waited, at_once=False)
         for span in self.unusual:
             try:
                 self._times(route_of(span), 0).end_unusually(span)
@@ -132,9 +124,27 @@ class Recorder:
                 self.dropped += 1
         self.unusual.clear()
 
+    def _fold(self, batch: list[Span], at_once: bool) -> None:
+        try:
+            by_route = _by_route(batch)
+        except Exception:  # noqa: BLE001 - it must not be met again the next time, nor by the loop
+            self.dropped += len(batch)
+            by_route = {}
+        batch.clear()
+        shorter_s = min(self._least_s, self._least_limit_s)
+        for route, spans in by_route.items():
+            try:
+                times = self._times(route, len(spans))
+                if times.add_at_once(spans, shorter_s) if at_once else times.add_waited(spans, shorter_s):
+                    self._keep_slowest(route, spans)
+                spare(spans, self.spare)  # none of `unusual`, which refers to it
+            except Exception:  # noqa: BLE001 - as above
+                self.dropped += len(spans)
+
     def _fold_unsplit(self) -> None:
-        ended = [span for span in self.batch if span in self.unsplit]
-        self.batch[:] = [span for span in self.batch if span not in self.unsplit]
+        ended = [span for span in (*self.batch, *self.waited) if span in self.unsplit]
+        for batch in (self.batch, self.waited):
+            batch[:] = [span for span in batch if span not in self.unsplit]
         self.unsplit.difference_update([span for span in self.unsplit if span.total_s >= 0.0])  # abandoned ones too
         for span in ended:
             try:

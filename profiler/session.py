@@ -108,6 +108,7 @@ class Session:
                 meter=self._meter,
                 turn=self.turn,
                 batch=self._recorder.batch,
+                waited=self._recorder.waited,
                 unusual=self._recorder.unusual,
                 unsplit=self._recorder.unsplit,
                 spare=self._recorder.spare,

@@ -49,7 +49,8 @@ class Links(NamedTuple):
     hub: Any  # gevent's
     meter: Meter
     turn: Turn
-    batch: list[Span]  # finished requests, in order
+    batch: list[Span]  # finished requests that were one slice
+    waited: list[Span]  # and the others
     unusual: list[Span]  # those of them that ended in an error, or with an outcome
     unsplit: set[Span]  # requests of which part was not traced, so that how their time divides is not known
     spare: list[Span]  # to be used again

@@ -25,7 +25,8 @@ cdef class RouteTimes:
     cdef public dict outcomes
     cdef public Tally total, queued, at_once, running, longest, waiting
 
-    cpdef double add(self, list spans)
+    cpdef bint add_at_once(self, list spans, double shorter_s) except? -1
+    cpdef bint add_waited(self, list spans, double shorter_s) except? -1
     cpdef end_unusually(self, Span span)
 
 

@@ -6,12 +6,13 @@ The one module with two sources. In Python it is quickest to have C code of the 
 values after the other; compiled, a loop over the requests is (tally.pyx). Both pass the same tests.
 """
 
+# ruff: noqa: SLF001 - what the hook wrote down is read
+
 from __future__ import annotations
 
 import sys
-from array import array
-from bisect import bisect_left, bisect_right
-from collections import Counter
+from bisect import bisect_right
+from collections import defaultdict
 from struct import Struct, pack
 from sys import getrefcount
 from typing import TYPE_CHECKING, Final
@@ -21,12 +22,19 @@ if TYPE_CHECKING:
 
 _FLOAT = Struct("<f")
 _DROPPED_BITS = 18  # of the 32
-_RAW_DROPPED_BITS = 2  # from the 16 bits that are counted to the 14 of a bucket
 _NOTHING = _FLOAT.unpack(_FLOAT.pack(1e-9))[0]  # below a nanosecond is rounding error: zero
 _LONGEST_S = 262144.0  # three days: what takes longer is counted as that
-_RAW_INFINITY = 0x7F80  # what is above, without a sign, is no number
-_UPPER_HALF = 1 if sys.byteorder == "little" else 0
+_INFINITY = 0x7F800000 >> _DROPPED_BITS  # what is above, without a sign, is no number
 _ALONE: Final = next(map(getrefcount, [object()]))  # what it says of what only a list has
+
+# A group is eight octaves, so that a bucket's place in it is a byte. Of a float's bytes, which are translated all at
+# once, the highest tells the group and two bits of the place, the second its other six.
+_BYTES_UP = sys.byteorder == "little"
+_HIGHEST, _SECOND = (slice(3, None, 4), slice(2, None, 4)) if _BYTES_UP else (slice(0, None, 4), slice(1, None, 4))
+_GROUP = bytes(byte >> 2 for byte in range(256))
+_UPPER_PLACE = bytes((byte & 3) << 6 for byte in range(256))
+_LOWER_PLACE = bytes(byte >> 2 for byte in range(256))
+_BELOW = [bytes(range(byte)) for byte in range(128)]  # highest bytes of less; from 128 on they are of what is negative
 
 
 def bucket(value: float) -> int:
@@ -45,46 +53,60 @@ def middle(index: int) -> float:
     return value
 
 
+def _no_counts() -> list[float]:
+    return [0.0] * 256
+
+
 class Tally:
     """Counts of values by bucket."""
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_groups",)
 
     def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
+        # By group and place. As floats: CPython adds one to an integer over 256 in 440 instructions, to a float in 360.
+        self._groups: defaultdict[int, list[float]] = defaultdict(_no_counts)
 
     def add(self, values: list[float]) -> None:
         """Count each of them."""
-        self._counts.update(array("H", pack(f"{len(values)}f", *values))[_UPPER_HALF::2])
+        self._count(values)
+
+    def _count(self, values: list[float]) -> bytes:
+        # Returns each one's highest byte, which tells it to a factor of four.
+        number = len(values)
+        data = pack(f"{number}f", *values)
+        highest = data[_HIGHEST]
+        upper = int.from_bytes(highest.translate(_UPPER_PLACE), "little")
+        lower = int.from_bytes(data[_SECOND].translate(_LOWER_PLACE), "little")
+        places = (upper | lower).to_bytes(number, "little")
+        groups = highest.translate(_GROUP)
+        by_group = self._groups
+        if groups == groups[:1] * number:  # as a rule, and a third cheaper
+            for group in groups[:1]:
+                counts = by_group[group]
+                for place in places:
+                    counts[place] += 1.0
+        else:
+            for group, place in zip(groups, places, strict=True):
+                by_group[group][place] += 1.0
+        return highest
 
     def buckets(self) -> dict[int, int]:
         """The counts."""
         least, most = bucket(_NOTHING), bucket(_LONGEST_S)
-        counts: dict[int, int] = {}
-        for upper, count in self._counts.items():
-            index = 0 if upper > _RAW_INFINITY else min(upper >> _RAW_DROPPED_BITS, most)
-            if index < least:
-                index = 0
-            counts[index] = counts.get(index, 0) + count
-        return counts
+        buckets: dict[int, int] = {}
+        for group, counts in self._groups.items():
+            for place, count in enumerate(counts, group << 8):
+                if count:
+                    index = min(place, most) if least <= place <= _INFINITY else 0
+                    buckets[index] = buckets.get(index, 0) + int(count)
+        return buckets
 
     def coarse(self, edges: list[int]) -> list[int]:
         """The counts below the first of these buckets, from each of them to the next, and from the last on."""
-        least, most = bucket(_NOTHING), bucket(_LONGEST_S)
-        keys = sorted(self._counts)
-        values = list(map(self._counts.__getitem__, keys))
-        positive = bisect_right(keys, _RAW_INFINITY)
-        counts = []
-        begin = 0
-        for edge in edges:  # what is under `least` is in bucket 0, what is over `most` in that
-            end = (
-                bisect_left(keys, max(edge, least) << _RAW_DROPPED_BITS) if 0 < edge <= most else positive * (edge > 0)
-            )
-            counts.append(sum(values[begin:end]))
-            begin = end
-        counts.append(sum(values[begin:positive]))
-        counts[bisect_right(edges, 0)] += sum(values[positive:])
-        return counts
+        coarse = [0] * (len(edges) + 1)
+        for index, count in self.buckets().items():
+            coarse[bisect_right(edges, index)] += count
+        return coarse
 
 
 class RouteTimes:
@@ -109,37 +131,46 @@ class RouteTimes:
         self.longest: Tally | None = None
         self.waiting: Tally | None = None
 
-    def add(self, spans: list[Span]) -> float:
-        """Count finished requests. The longest of their total times."""
-        self.requests += len(spans)
-        totals_s = [span.total_s for span in spans]
-        self.total.add(totals_s)
-        self.total_s += sum(totals_s)
+    def add_at_once(self, spans: list[Span], shorter_s: float) -> bool:
+        """Count requests that were one slice. Whether some of their total times are over `shorter_s`."""
+        self.at_once = self.at_once or Tally()
+        total_s = [span.total_s for span in spans]
         queued_s = [span.queued_s for span in spans]
+        running_s = [span.total_s - span.queued_s for span in spans]
+        highest = self.total._count(total_s)
+        self.queued._count(queued_s)
+        self.at_once._count(running_s)
+        sum_s, sum_queued_s = sum(total_s), sum(queued_s)
+        self.requests += len(spans)
+        self.total_s += sum_s
+        self.queued_s += sum_queued_s
+        self.running_s += sum_s - sum_queued_s
+        self.longest_s += sum_s - sum_queued_s
+        # Most are far below, and to look at their highest bytes takes a tenth of what `max` does.
+        return bool(highest.translate(None, _BELOW[bucket(shorter_s) >> 6])) and max(total_s) > shorter_s
+
+    def add_waited(self, spans: list[Span], shorter_s: float) -> bool:
+        """Count requests that were not. As `add_at_once`."""
+        self.running = self.running or Tally()
+        self.longest = self.longest or Tally()
+        self.waiting = self.waiting or Tally()
+        total_s = [span.total_s for span in spans]
+        queued_s = [span.queued_s for span in spans]
+        running_s = [span._running_s for span in spans]
+        longest_s = [span._longest_s for span in spans]
+        waiting_s = [span.waiting_s for span in spans]
+        self.total.add(total_s)
         self.queued.add(queued_s)
+        self.running.add(running_s)
+        self.longest.add(longest_s)
+        self.waiting.add(waiting_s)
+        self.requests += len(spans)
+        self.total_s += sum(total_s)
         self.queued_s += sum(queued_s)
-        waited = [span for span in spans if span._out_s]  # noqa: SLF001
-        if len(waited) < len(spans):
-            self.at_once = self.at_once or Tally()
-            running_s = [span.running_s for span in spans if not waited or not span._out_s]  # noqa: SLF001
-            self.at_once.add(running_s)
-            at_once_s = sum(running_s)
-            self.running_s += at_once_s
-            self.longest_s += at_once_s
-        if waited:
-            self.running = self.running or Tally()
-            self.longest = self.longest or Tally()
-            self.waiting = self.waiting or Tally()
-            running_s = [span.running_s for span in waited]
-            self.running.add(running_s)
-            self.running_s += sum(running_s)
-            longest_s = [span.longest_slice_s for span in waited]
-            self.longest.add(longest_s)
-            self.longest_s += sum(longest_s)
-            waiting_s = [span.waiting_s for span in waited]
-            self.waiting.add(waiting_s)
-            self.waiting_s += sum(waiting_s)
-        return max(totals_s)
+        self.running_s += sum(running_s)
+        self.longest_s += sum(longest_s)
+        self.waiting_s += sum(waiting_s)
+        return max(total_s) > shorter_s
 
     def end_unusually(self, span: Span) -> None:
         """Count a request, which `add` counts too, by how it ended."""

@@ -83,41 +83,55 @@ cdef class RouteTimes:
         self.total = Tally()
         self.queued = Tally()
 
-    cpdef double add(self, list spans):
+    cpdef bint add_at_once(self, list spans, double shorter_s) except? -1:
         cdef Span span
-        cdef double total_s, running_s, queued_s, waiting_s
-        cdef double longest_s = 0.0
+        cdef double total_s, running_s, queued_s
+        cdef bint longer = False
         self.requests += len(spans)
+        if self.at_once is None:
+            self.at_once = Tally()
         for span in spans:
             total_s = span.total_s
             queued_s = span.queued_s
-            running_s = span.running_s
+            running_s = total_s - queued_s
             self.total.count(total_s)
             self.total_s += total_s
             self.queued.count(queued_s)
             self.queued_s += queued_s
+            self.at_once.count(running_s)
             self.running_s += running_s
-            if total_s > longest_s:
-                longest_s = total_s
-            if span._out_s == 0.0:
-                if self.at_once is None:
-                    self.at_once = Tally()
-                self.at_once.count(running_s)
-                self.longest_s += running_s
-            else:
-                if self.running is None:
-                    self.running = Tally()
-                    self.longest = Tally()
-                    self.waiting = Tally()
-                self.running.count(running_s)
-                self.longest.count(span.longest_slice_s)
-                self.longest_s += span.longest_slice_s
-                waiting_s = total_s - running_s - queued_s
-                if waiting_s < 0.0:
-                    waiting_s = 0.0
-                self.waiting.count(waiting_s)
-                self.waiting_s += waiting_s
-        return longest_s
+            self.longest_s += running_s
+            if total_s > shorter_s:
+                longer = True
+        return longer
+
+    cpdef bint add_waited(self, list spans, double shorter_s) except? -1:
+        cdef Span span
+        cdef double total_s, waiting_s
+        cdef bint longer = False
+        self.requests += len(spans)
+        if self.running is None:
+            self.running = Tally()
+            self.longest = Tally()
+            self.waiting = Tally()
+        for span in spans:
+            total_s = span.total_s
+            self.total.count(total_s)
+            self.total_s += total_s
+            self.queued.count(span.queued_s)
+            self.queued_s += span.queued_s
+            self.running.count(span._running_s)
+            self.running_s += span._running_s
+            self.longest.count(span._longest_s)
+            self.longest_s += span._longest_s
+            waiting_s = total_s - span._running_s - span.queued_s
+            if waiting_s < 0.0:
+                waiting_s = 0.0
+            self.waiting.count(waiting_s)
+            self.waiting_s += waiting_s
+            if total_s > shorter_s:
+                longer = True
+        return longer
 
     cpdef end_unusually(self, Span span):
         self.errors += span.error

@@ -30,7 +30,7 @@ INFINITY = float("inf")
 def span_of(request_id: str, started_s: float, total_s: float, queued_s: float = 0.0) -> Span:
     span = Span()
     span.route, span.request_id, span.error, span.blamed = "GET /", request_id, False, None
-    span.started_s, span.total_s, span.queued_s, span.running_s = started_s, total_s, queued_s, 0.0
+    span.started_s, span.total_s, span.queued_s, span._out_s = started_s, total_s, queued_s, 0.0
     return span
 
 

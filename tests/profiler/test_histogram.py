@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.histogram import BUCKETS, Histogram
-from profiler.tally import Tally, bucket, middle
+from profiler.model import Span
+from profiler.tally import RouteTimes, Tally, bucket, middle
 
 # A nanosecond to three days, in seconds.
 SECONDS = st.floats(min_value=1e-9, max_value=262143.0)
@@ -34,7 +35,7 @@ def test_a_quantile_is_within_two_percent_of_the_value_of_that_rank(values: list
     assert histogram_of(values).quantile(share) == pytest.approx(sorted(values)[rank], rel=0.02)
 
 
-@given(st.lists(SECONDS | st.sampled_from([0.0, -1e-17, 1e-12])))
+@given(st.lists(SECONDS | st.sampled_from([0.0, -1e-17, 1e-12])) | st.lists(st.floats(0.0005, 0.005), min_size=2))
 def test_values_counted_in_bulk_are_in_the_buckets_they_would_be_in_one_by_one(values: list[float]) -> None:
     tally = Tally()
     tally.add(values)
@@ -43,6 +44,29 @@ def test_values_counted_in_bulk_are_in_the_buckets_they_would_be_in_one_by_one(v
     one_by_one = sorted(bucket(value) for value in values)
     in_bulk = sorted(Counter(tally.buckets()).elements())
     assert all(abs(a - b) <= 1 for a, b in zip(one_by_one, in_bulk, strict=True))
+
+
+@given(st.lists(SECONDS | st.floats(0.001, 0.002), min_size=1), SECONDS | st.sampled_from([-1.0, 0.001, float("inf")]))
+def test_a_request_that_takes_longer_than_what_was_asked_is_noticed_among_those_that_do_not(
+    total_s: list[float], shorter_s: float
+) -> None:
+    for waited in (False, True):
+        spans = []
+        for seconds in total_s:
+            span = Span()
+            span.total_s, span.queued_s, span._running_s, span._longest_s = (
+                seconds,
+                seconds / 4,
+                seconds / 2,
+                seconds / 2,
+            )
+            span._out_s = 1.0 if waited else 0.0
+            spans.append(span)
+        times = RouteTimes()
+        add = times.add_waited if waited else times.add_at_once
+        assert add(spans, shorter_s) == any(seconds > shorter_s for seconds in total_s)
+        assert sum(times.total.buckets().values()) == sum(times.queued.buckets().values()) == len(total_s)
+        assert times.running_s == pytest.approx(sum(total_s) * (0.5 if waited else 0.75))
 
 
 @given(HISTOGRAMS, HISTOGRAMS, HISTOGRAMS)

@@ -40,8 +40,7 @@ def finished(
     span.route, span.request_id, span.blamed = route, "r", None
     span.error, span.outcome = error, outcome
     span.started_s, span.queued_s = 1.0, total_s / 4
-    span.running_s = total_s / 2
-    span.longest_slice_s = total_s / 2
+    span._running_s = span._longest_s = total_s / 2  # if it waited; else all that was not queued
     span._out_s = 1.5 if waited else 0.0
     span.total_s = total_s
     return span
@@ -55,7 +54,8 @@ class Worker:
         self.ledger = Ledger()
 
     def serve(self, *spans: Span) -> None:
-        self.recorder.batch += spans
+        for span in spans:
+            (self.recorder.waited if span._out_s else self.recorder.batch).append(span)
         self.recorder.unusual += [span for span in spans if span.error or span.outcome]
         self.recorder.fold()
 
@@ -102,10 +102,10 @@ def test_what_was_handed_over_and_what_was_not_are_added_up() -> None:
     assert (before.requests, after.requests, routes["GET /b"].requests) == (2, 3, 1)
     assert (before.outcomes, after.outcomes) == ({404: 1}, {404: 1, 500: 1})
     assert after.total.sum_s == pytest.approx(0.323)
-    assert (after.running_s, after.queued_s) == (pytest.approx(0.1615), pytest.approx(0.08075))
+    assert (after.running_s, after.queued_s) == (pytest.approx(0.16725), pytest.approx(0.08075))
     assert after.waiting_s == pytest.approx(0.075)  # of the one that waited
     assert {BOUNDS_S[i] for i, count in enumerate(after.total.counts) if count} == {0.005, 0.025, 0.5}
-    assert longest_of(worker.routes).sum_s == pytest.approx(0.163)
+    assert longest_of(worker.routes).sum_s == pytest.approx(0.1695)
 
 
 def test_asking_twice_counts_nothing_twice() -> None:

@@ -28,7 +28,7 @@ def finished(
     span.route, span.request_id = route, request_id
     span.error, span.outcome, span.blamed = False, 0, None
     span.started_s = 1.0
-    span.running_s = span.longest_slice_s = running_ms / 1000
+    span._running_s = span._longest_s = running_ms / 1000
     span.queued_s = queued_ms / 1000
     span._out_s = 1.5 if waiting_ms else 0.0
     span.total_s = (running_ms + waiting_ms + queued_ms) / 1000
@@ -37,7 +37,8 @@ def finished(
 
 def record(*spans: Span, unusual: tuple[Span, ...] = ()) -> Delta:
     recorder = Recorder()
-    recorder.batch += spans
+    recorder.batch += [span for span in spans if not span._out_s]
+    recorder.waited += [span for span in spans if span._out_s]
     recorder.unusual += unusual
     recorder.fold()
     return recorder.take(NOTHING, NOTHING, 1.0, 0.0)
