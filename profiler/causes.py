@@ -78,6 +78,7 @@ class Shares(NamedTuple):
     faults: int = 0  # pages that the process waited for the disk to bring
     gap_s: float = 0.0  # the longest time between two moments at which it was seen to go on
     absent_s: float = 0.0  # so long a CPU was away lately, of which no figure told
+    agreed_s: float = 0.0  # between looks that came late, but saw it in one function each time
 
 
 class Verdict(NamedTuple):
@@ -106,6 +107,7 @@ def shares(
     kept_s: float = 0.0,
     gap_s: float = 0.0,
     absent_s: float = 0.0,
+    agreed_s: float = 0.0,
 ) -> Shares:
     """Split a slice.
 
@@ -114,7 +116,7 @@ def shares(
     samples saw the hub in a system call that waits; for `shut_out_s` the watchdog waited for the GIL, and for
     `kept_s` it had that itself, but no CPU. For `stolen_s` a hypervisor ran other machines, on any of this one's
     CPUs. `alone`: nobody else was seen in code of the application. `interval_s` is the interpreter's switch interval;
-    `gap_s` and `absent_s` are as in Shares.
+    `gap_s`, `absent_s` and `agreed_s` are as in Shares.
     """
     length_s = end.at_s - start_s
     cpu_least_s, cpu_most_s = 0.0, length_s
@@ -152,6 +154,7 @@ def shares(
         faults=end.faults - before.faults,
         gap_s=min(gap_s, length_s),
         absent_s=absent_s,
+        agreed_s=agreed_s,
     )
 
 
@@ -194,7 +197,7 @@ def judge(
     if cause == "python" and seen_s < _SEEN * threshold_s:
         cause = "unknown"
     # What is off the CPU may have waited for somebody else, and what was seen late may have been done before.
-    worked_s = min(share.cpu_least_s, sum(_on_cpu(share, weights)) + weights[Kind.PASSED])
+    worked_s = min(share.cpu_least_s, sum(_on_cpu(share, weights)) + share.agreed_s)
     accuses = cause != "unknown" or (worked_s >= threshold_s and seen_s >= _SEEN * threshold_s)
     return Verdict(cause, innocent=False, on_cpu=on_cpu, accuses=accuses)
 

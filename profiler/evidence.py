@@ -181,6 +181,7 @@ class Judge:
             kept_s=kept_s,
             gap_s=_gap_s(views, record.length_s),
             absent_s=absent_s,
+            agreed_s=_agreed_s(views),
         )
         verdict = causes.judge(
             share,
@@ -316,6 +317,21 @@ def _gap_s(views: list[_View], length_s: float) -> float:
     seen = (view.sample for view in views if view.kind not in (Kind.FREE, Kind.FROZEN) or view.sample.blocked)
     ages = [0.0, *(sample.age_s for sample in seen if sample.age_s < length_s), length_s]
     return max(age - earlier for earlier, age in pairwise(ages))
+
+
+def _agreed_s(views: list[_View]) -> float:
+    """The time between late looks that saw the same function of the application: it was there in between, too.
+
+    Less the longest, which one absence of the machine may have made, but where the watchdog was awake.
+    """
+    between = [
+        after
+        for before, after in pairwise(views)
+        if before.place and after.place and before.place._replace(line=0) == after.place._replace(line=0)
+    ]
+    awake_s = sum(view.weight_s for view in between if view.kind is Kind.PASSED)
+    late_s = [view.weight_s for view in between if view.kind in (Kind.LET_GO, Kind.SLOW)]
+    return awake_s + sum(late_s) - max(late_s, default=0.0)
 
 
 def _weights(samples: list[Sample]) -> list[float]:

@@ -156,6 +156,16 @@ def test_code_that_lets_go_of_the_gil_again_and_again_is_no_c_code_that_holds_it
     assert find([elsewhere, brief], length_ms=45, cpu_ms=45).place.file == ""
 
 
+def test_late_looks_that_agree_name_the_function_they_agree_on_but_not_exactly() -> None:
+    call = offset_of(helper.__code__, helper.__code__.co_firstlineno + 1, "CALL")
+    late = [sample(age, at(helper, 1), late_ms=2, offset=call) for age in (5, 10, 15, 20, 25, 29)]
+    found = find(late)  # as of a loop that logs a line each 2 ms
+    assert (found.verdict.cause, found.place.function, found.exact) == ("unknown", "helper", False)
+    assert find(late[:3], length_ms=16, cpu_ms=16).place.file == "", "one absence may have made the longest of two"
+    moved = [one._replace(look=one.look._replace(stack=at(handler, 1))) if n % 2 else one for n, one in enumerate(late)]
+    assert find(moved).place.file == ""
+
+
 def test_of_a_convoy_it_is_not_told_where_a_greenlet_went_on() -> None:
     call = offset_of(helper.__code__, helper.__code__.co_firstlineno + 1, "CALL")
     begun = sample(12, at(handler, 2), late_ms=5.1)._replace(slice_s=0.00002)
