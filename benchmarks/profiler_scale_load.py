@@ -118,7 +118,7 @@ def record(directory: Path, sites: Sites, size: Size) -> Truth:
     slices = _slices(size, chance)
     due = next(slices, None)
     for number in range(size.requests):
-        span = _finished(number, _route(number, routes, size), chance)
+        span = _finished(number, _route(number, routes, size), chance, recorder.spare)
         (recorder.waited if span._out_s else recorder.batch).append(span)  # noqa: SLF001 - as the hook does
         if len(recorder.batch) >= BATCH:
             recorder.fold()
@@ -175,11 +175,11 @@ def _word(number: int) -> str:
             return f"article-{letters}"
 
 
-def _finished(number: int, route: str, chance: random.Random) -> Span:
+def _finished(number: int, route: str, chance: random.Random, spare: list[Span]) -> Span:
     running_s = 0.0002 + 0.001 * chance.random()
     waits = number % 3 == 0
     queued_s = 0.0005 * chance.random()
-    span = Span()
+    span = spare.pop() if spare else Span()
     span.route, span.request_id = route, f"r{number}"
     span.error, span.blamed = False, None
     span.started_s = number / REQUESTS_A_SECOND
