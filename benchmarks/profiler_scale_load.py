@@ -81,10 +81,11 @@ class Sites:
         self._around = next(code for code in around.co_consts if isinstance(code, CodeType))
 
     def finding(self, site: int, span: Span, length_s: float) -> Finding:
-        """A slow slice there; it harmed ten requests by half its length each."""
+        """A slow slice of that request there; it harmed ten others by half its length each."""
         code = self._functions[site]
         line = code.co_firstlineno + 3
-        record = Slice(1.0, 1.0 + length_s, span, 0.0, Usage(1.0 + length_s, length_s, 0.0), (1.0, 0.0), ())
+        start_s, end_s = span.started_s, span.started_s + length_s
+        record = Slice(start_s, end_s, span, 0.0, Usage(end_s, length_s, 0.0), (start_s, 0.0), ())
         record.harm_s, record.victims = 5 * length_s, 10
         stack = ((code, line), *((self._around, 11 + depth) for depth in range(DEPTH)))
         place = Place(code.co_filename, line, code.co_name, code.co_firstlineno)
@@ -133,6 +134,7 @@ def record(directory: Path, sites: Sites, size: Size) -> Truth:
             due = next(slices, None)
         if (number + 1) % REQUESTS_A_SECOND == 0 or number + 1 == size.requests:
             second = (number + 1) // REQUESTS_A_SECOND
+            table.catch_up(float(second))  # as the watchdog does at each look
             if second % HAND_OVER_S == 0 or number + 1 == size.requests:
                 recorder.fold()
                 writer.hand_over(recorder.take(NOTHING, NOTHING, float(HAND_OVER_S), 0.1))
