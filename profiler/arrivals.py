@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gevent.monkey import get_original
 
-from profiler.native import sleep
+from profiler.native import sleep, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,7 +203,7 @@ class Sightings:
         left_s = int((due_s - now_s) * 1000) / 1000  # epoll rounds up to milliseconds
         if left_s > 0.0:
             self.asked_s = now_s + left_s
-            if self._news.poll(left_s, 1):
+            if undisturbed.outside(self._news.poll, left_s, 1):
                 self.asked_s = due_s  # or earlier, but that is not known
                 if time.perf_counter() - due_s < sys.getswitchinterval() and self.peek()[0] == self._slice_s:
                     self._look()

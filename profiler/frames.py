@@ -5,12 +5,11 @@ an installed package or its command, nor the profiler, nor under a prefix the ca
 directory).
 A stack is copied out at once as (code, line) pairs: to keep a frame would keep its locals alive, and might
 run their destructors in the wrong thread.
-Threads that run are looked at without collections (`Undisturbed`).
+Threads that run are looked at without collections (native.py).
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import sysconfig
@@ -18,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiler.bytecode import callees
-from profiler.native import get_ident
+from profiler.native import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,49 +42,6 @@ class Place(NamedTuple):
 
 
 NOWHERE = Place("", 0, "", 0)  # when not even a yielding point is known
-
-
-class Undisturbed:
-    """While the stacks of threads that run are walked, no collection begins.
-
-    CPython 3.11 makes the object of a frame when it is asked for (`f_back`, `sys._current_frames`), which may collect.
-    The collector's callbacks are Python, in which the GIL may go to the very thread that is looked at: it leaves the
-    function, the frame's memory is given back, and the process crashes. Later releases collect between bytecodes alone.
-    Threads of ours may be in it at once: the last to leave lets collections begin again, if they were allowed. Who is
-    inside is known before collections are forbidden, and forgotten before they are allowed: in between the GIL may go
-    to another of them after each call. Who was kept from leaving, by the exception of a signal's handler, leaves with
-    the next `leave`.
-    """
-
-    def __init__(self) -> None:
-        self._inside: set[int] = set()
-        self._allowed = False
-
-    def __enter__(self) -> None:
-        self._inside.add(get_ident())
-        if gc.isenabled():
-            self._allowed = True
-            gc.disable()
-
-    def __exit__(self, *_: object) -> None:
-        self.leave()
-
-    def leave(self) -> None:
-        """This thread is not in it, whatever has happened."""
-        self._inside.discard(get_ident())
-        # In one go: the GIL may only be given up after a call.
-        if self._allowed and not self._inside:
-            self._allowed = False
-            gc.enable()
-
-    def leave_in_child(self) -> None:
-        """After a fork whoever was in it is not there any more."""
-        self._inside.clear()
-        self.leave()
-
-
-undisturbed = Undisturbed()
-os.register_at_fork(after_in_child=undisturbed.leave_in_child)
 
 
 def of_threads() -> dict[int, FrameType]:

@@ -29,10 +29,11 @@ from profiler.calibration import Costs, calibrate
 from profiler.errors import ProfilerError
 from profiler.evidence import Judge
 from profiler.flight import Flight
-from profiler.frames import Application, undisturbed
+from profiler.frames import Application
 from profiler.lineage import Lineage
 from profiler.metrics import CountedSites, Figures, Ledger, longest_of
 from profiler.model import Begin, End, Slice, Span, Turn, uncounted
+from profiler.native import undisturbed
 from profiler.options import check
 from profiler.recorder import Recorder
 from profiler.sites import Finding

@@ -14,7 +14,8 @@ import time
 from itertools import chain, starmap, tee
 from typing import TYPE_CHECKING, NamedTuple
 
-from profiler.frames import NOTHING, Look, capture_running, of_threads, undisturbed
+from profiler.frames import NOTHING, Look, capture_running, of_threads
+from profiler.native import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

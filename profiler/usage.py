@@ -20,7 +20,7 @@ from resource import RUSAGE_SELF, getrusage
 from typing import TYPE_CHECKING, NamedTuple
 
 from profiler import native
-from profiler.native import get_ident, get_native_id
+from profiler.native import get_ident, get_native_id, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ class Meter:
     def stolen_s(self) -> float:
         """Of all CPUs together, in steps of `STOLEN_STEP_S`; about 11 us."""
         try:
-            return int(os.pread(self._machine_fd, _FILE_BYTES, 0).split()[8]) / _TICKS_A_SECOND
+            return int(_read(self._machine_fd).split()[8]) / _TICKS_A_SECOND
         except (OSError, IndexError, ValueError):
             return 0.0
 
@@ -122,7 +122,7 @@ class Meter:
         sleep as waiting for a CPU (seen on 6.18: 30 ms of a 30 ms sleep).
         """
         try:
-            return os.pread(self._state_fd, _FILE_BYTES, 0).rpartition(b")")[2].split()[0] in (b"S", b"D")
+            return _read(self._state_fd).rpartition(b")")[2].split()[0] in (b"S", b"D")
         except (OSError, IndexError):
             return False
 
@@ -152,11 +152,15 @@ def _open_file(path: str) -> int:
         return -1
 
 
+def _read(fd: int) -> bytes:
+    return undisturbed.outside(os.pread, fd, _FILE_BYTES, 0)
+
+
 def _schedstat(fd: int) -> Own:
     if fd < 0:
         return Own()
     try:
-        _, wait_ns, wakes = os.pread(fd, _FILE_BYTES, 0).split()
+        _, wait_ns, wakes = _read(fd).split()
         return Own(int(wait_ns) * 1e-9, int(wakes))
     except (OSError, ValueError):  # the thread is gone
         return Own()

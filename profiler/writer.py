@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from profiler import why_interpreted
 from profiler.errors import ProfilerError
 from profiler.model import SCHEMA
-from profiler.native import Signal, sleep, start_thread
+from profiler.native import Signal, sleep, start_thread, undisturbed
 from profiler.retention import MAX_FILE_AGE_S, MAX_FILE_BYTES, file_name, prune
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Writer:
         os.close(self._fd)
 
     def _run(self) -> None:
-        self._try(lambda: prune(self._directory, self._host, self._parts))
+        self._try(self._prune)
         while True:
             self._wake.wait(FLUSH_S)
             stopping = self._stopping  # read before the flush, so that the last one is complete
@@ -212,11 +212,14 @@ class Writer:
 
     def _rotate(self) -> None:
         try:
-            old, self._fd = self._fd, self._open()
+            old, self._fd = self._fd, undisturbed.outside(self._open)
         except OSError:  # a full disk: the next flush tries again
             return
         os.close(old)
-        prune(self._directory, self._host, self._parts)
+        self._prune()
+
+    def _prune(self) -> None:
+        undisturbed.outside(prune, self._directory, self._host, self._parts)  # the disk may take its time
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
         now = round(time.time(), 3)
@@ -230,7 +233,7 @@ class Writer:
         rest = b"".join(encoded)
         try:
             while rest:
-                rest = rest[os.write(self._fd, rest) :]
+                rest = rest[undisturbed.outside(os.write, self._fd, rest) :]
                 self._glance()
             self._lost = 0
             self._cut = self._header_due = False

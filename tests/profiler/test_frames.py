@@ -9,22 +9,19 @@ import os
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gevent.hub
 import pytest
 
-import profiler
-from profiler import frames, hook, wsgi
+from profiler import hook, wsgi
 from profiler.frames import (
     MAX_DEPTH,
     NOTHING,
     Application,
     Stack,
-    Undisturbed,
     capture,
     capture_running,
     describe,
@@ -165,152 +162,4 @@ def test_no_collection_begins_while_the_stack_of_another_thread_is_walked() -> N
         thread.join()
     assert len(look.stack) > 50
     assert collections == []
-    assert gc.isenabled()
-
-
-class Interleaving:
-    """The module `gc`, in whose functions the GIL goes to another thread: `then[name]` runs in one after that call."""
-
-    def __init__(self) -> None:
-        self.then: dict[str, list[Callable[[], object]]] = {}
-
-    def __getattr__(self, name: str) -> Callable[[], object]:
-        def call() -> object:
-            result = getattr(gc, name)()
-            pending = self.then.pop(name, [])
-            for other in pending:
-                in_another_thread(other)
-            return result
-
-        return call
-
-
-def in_another_thread(function: Callable[[], object]) -> None:
-    thread = threading.Thread(target=function)
-    thread.start()
-    thread.join()
-
-
-def look(undisturbed: Undisturbed) -> None:
-    with undisturbed:
-        assert not gc.isenabled()
-
-
-@pytest.fixture
-def collecting() -> Iterator[None]:
-    assert gc.isenabled()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures("collecting")
-def test_collections_are_allowed_again_when_the_last_of_two_threads_has_looked() -> None:
-    undisturbed = Undisturbed()
-    with undisturbed:
-        in_another_thread(partial(look, undisturbed))
-        assert not gc.isenabled()
-    assert gc.isenabled()
-
-
-@pytest.mark.usefixtures("collecting")
-def test_collections_stay_forbidden_if_they_were() -> None:
-    undisturbed = Undisturbed()
-    gc.disable()
-    with undisturbed:
-        in_another_thread(partial(look, undisturbed))
-    assert not gc.isenabled()
-
-
-@pytest.mark.usefixtures("collecting")
-@pytest.mark.parametrize("name", ["isenabled", "disable"])
-def test_collections_are_allowed_again_though_another_thread_ceases_to_look_when_one_begins(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """A thread was told that nobody collects, because of the other, and left it at that for good."""
-    undisturbed = Undisturbed()
-    inside, over = threading.Event(), threading.Event()
-
-    def other() -> None:
-        with undisturbed:
-            inside.set()
-            assert over.wait(60)
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    assert inside.wait(60)
-    between = Interleaving()
-    monkeypatch.setattr(frames, "gc", between)
-    between.then[name] = [over.set, thread.join]
-    with undisturbed:
-        over.set()
-        thread.join()
-        assert not gc.isenabled()
-    assert gc.isenabled()
-
-
-@pytest.mark.usefixtures("collecting")
-@pytest.mark.parametrize("name", ["isenabled", "disable", "enable"])
-def test_collections_are_allowed_again_whenever_another_thread_looks_too(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    undisturbed = Undisturbed()
-    between = Interleaving()
-    monkeypatch.setattr(frames, "gc", between)
-    between.then[name] = [partial(look, undisturbed)]
-    with undisturbed:
-        assert not gc.isenabled()
-    assert not between.then
-    assert gc.isenabled()
-
-
-@pytest.mark.usefixtures("collecting")
-@pytest.mark.parametrize("name", ["isenabled", "disable"])
-def test_collections_are_allowed_again_by_the_next_to_leave_when_a_signal_kept_a_look_from_beginning(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    undisturbed = Undisturbed()
-
-    class Interrupted:
-        def __getattr__(self, called: str) -> Callable[[], object]:
-            def call() -> object:
-                result = getattr(gc, called)()
-                if called == name:
-                    raise KeyboardInterrupt
-                return result
-
-            return call
-
-    with monkeypatch.context() as patched:
-        patched.setattr(frames, "gc", Interrupted())
-        with pytest.raises(KeyboardInterrupt):
-            undisturbed.__enter__()
-    look(undisturbed)
-    assert gc.isenabled()
-
-
-@pytest.mark.usefixtures("collecting")
-def test_a_worker_collects_again_though_a_signal_kept_a_look_from_ending() -> None:
-    frames.undisturbed.__enter__()  # whose end never came
-    session = profiler.install()
-    try:
-        for _ in range(200):
-            span = session.begin("route", "id")
-            gevent.sleep(0.001)
-            session.end(span)
-            if gc.isenabled():
-                break
-        assert gc.isenabled()
-    finally:
-        session.close()
-
-
-def test_a_child_collects_though_a_thread_of_its_parent_was_looking_when_it_was_forked() -> None:
-    undisturbed = Undisturbed()
-    undisturbed.__enter__()
-    undisturbed.leave_in_child()
-    assert gc.isenabled()
-    with undisturbed:
-        pass
-    assert gc.isenabled()
-    undisturbed.leave_in_child()
     assert gc.isenabled()
