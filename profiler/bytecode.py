@@ -11,6 +11,8 @@ Pure, and remembered by instruction: a stall repeats at the same one.
 from __future__ import annotations
 
 import dis
+import inspect
+import sys
 from functools import lru_cache
 from types import CodeType, FrameType, FunctionType, MethodType
 from typing import NamedTuple
@@ -24,6 +26,7 @@ _OPERATORS = (
 )  # fmt: skip
 # After these the next instruction is reached only by a jump.
 _LEAVES = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"})
+_SHOW_LOCALS = frozenset({"locals", "vars", "dir", "eval", "exec", "f_locals"})
 _ANY_TIME, _CALL, _SELDOM = 3, 2, 1  # how likely each is
 
 
@@ -70,12 +73,23 @@ def returned_from(callees: tuple[CodeType, ...]) -> tuple[CodeType, int] | None:
 
 
 def callees(frame: FrameType) -> tuple[CodeType, ...]:
-    """The functions that a frame has at hand, one of which may just have returned to it."""
+    """The functions that a frame has at hand, one of which may just have returned to it.
+
+    None of a frame whose locals others may see as the dictionary that CPython before 3.13 copies them to, as a debugger
+    does. Else that is emptied again: it would keep what the function has deleted, as a request's body, until its end.
+    """
+    code = frame.f_code
+    copied = sys.version_info < (3, 13) and code.co_flags & inspect.CO_OPTIMIZED
+    if copied and (frame.f_trace is not None or not _SHOW_LOCALS.isdisjoint(code.co_names)):
+        return ()
     found: dict[CodeType, None] = {}
-    for value in list(frame.f_locals.values()):
+    variables = frame.f_locals
+    for value in list(variables.values()):
         function = value.__func__ if type(value) is MethodType else value
         if type(function) is FunctionType:
             found[function.__code__] = None
+    if copied:
+        variables.clear()
     return tuple(found)
 
 

@@ -90,7 +90,7 @@ def capture_running(frame: FrameType | None, *, held: bool = False) -> Look:
         frame.f_lasti,
         -1 if caller is None else caller.f_lasti,
         collecting,
-        callees(frame) if held else (),
+        callees(frame) if held and not collecting else (),
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dis
 import sys
+import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -131,3 +133,45 @@ def test_functions_at_hand_are_those_of_variables_and_of_closures() -> None:
 class Holder:
     def run(self) -> None:
         """Nothing."""
+
+
+class Body:
+    """Whose end is seen."""
+
+
+def test_what_the_function_deletes_is_not_kept_by_a_look_at_its_variables() -> None:
+    body = Body()
+    gone = weakref.ref(body)
+    callees(sys._getframe())
+    del body
+    assert gone() is None
+
+
+def test_the_dictionary_of_its_variables_that_a_function_has_asked_for_stays_as_it_is() -> None:
+    body = Body()
+    variables = locals()
+    callees(sys._getframe())
+    assert variables["body"] is body
+
+
+def test_a_function_under_a_debugger_keeps_its_variables() -> None:
+    """CPython before 3.13 copies them back from the dictionary after the debugger's call."""
+    seen = []
+
+    def traced() -> Body:
+        body = Body()
+        return body  # noqa: RET504 - a line for the debugger to stop at
+
+    def trace(frame: FrameType, event: str, _arg: object) -> Any:
+        if event == "line":
+            seen.append(callees(frame))
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        body = traced()
+    finally:
+        sys.settrace(before)
+    assert isinstance(body, Body)
+    assert len(seen) == 2
