@@ -215,10 +215,11 @@ class Judge:
         views: list[_View] = []
         for sample, weight_s in zip(samples, _weights(samples), strict=True):
             views.append(self._view(sample, sample.kind(interval_s), weight_s, views[-1] if views else None))
-        return views
+        told = {view.place._replace(line=0): view for view in views if view.place and not view.resumed}
+        return [_as_told(view, told) if view.resumed else view for view in views]
 
     def _view(self, sample: Sample, kind: Kind, weight_s: float, before: _View | None) -> _View:
-        if sample.slice_s < RESUMED_S or (kind in (Kind.HELD, Kind.CROWDED) and sample.slice_s < sample.late_s):
+        if kind in (Kind.HELD, Kind.CROWDED) and sample.slice_s < sample.late_s:
             return _View(sample, Kind.SLOW, weight_s, weight_s, None, sample.stack, certain=False)  # of another slice
         stack, certain = sample.stack, kind not in (Kind.LET_GO, Kind.SLOW, Kind.PASSED, Kind.FROZEN, Kind.CROWDED)
         if kind in (Kind.HELD, Kind.CROWDED):
@@ -237,7 +238,10 @@ class Judge:
             unmoved = before is not None and _where(before.place, before.stack) == _where(place, stack)
             certain = certain and unmoved
             seen_s = weight_s if unmoved else max(0.0, weight_s - sample.own_wait_s)
-        return _View(sample, kind, weight_s, seen_s, place, stack, certain)
+        # Who was asked before it went on gives the GIL up within what it had waited in, seldom the application's code.
+        went_on = kind is Kind.ASKED and self._application.owns(stack[0][0].co_filename)
+        resumed = sample.slice_s < RESUMED_S and not went_on
+        return _View(sample, kind, weight_s, seen_s, place, stack, certain, resumed)
 
     def _held_at(self, look: Look) -> tuple[Stack, Held]:
         """Where the C code was entered that held the GIL."""
@@ -283,6 +287,15 @@ class _View(NamedTuple):
     place: Place | None  # the application's, if it was on the stack
     stack: Stack  # the sample's, or where it is likelier to have been
     certain: bool  # it is of what took the time, and not of what came after it
+    resumed: bool = False  # it has just gone on where it had waited
+
+
+def _as_told(view: _View, told: dict[Place, _View]) -> _View:
+    """One that has resumed is at a line that did nothing, but others have seen what its function goes on to do."""
+    other = told.get(view.place._replace(line=0)) if view.place else None
+    if other is None:
+        return view._replace(kind=Kind.SLOW, place=None, certain=False)
+    return view._replace(place=other.place, stack=other.stack, certain=view.certain and other.certain)
 
 
 def _weigh(views: list[_View], record: Slice, verdict: causes.Verdict, application: Application) -> Finding | None:

@@ -169,14 +169,26 @@ def test_late_looks_that_agree_name_the_function_they_agree_on_but_not_exactly()
 
 def test_of_a_convoy_it_is_not_told_where_a_greenlet_went_on() -> None:
     call = offset_of(helper.__code__, helper.__code__.co_firstlineno + 1, "CALL")
-    begun = sample(12, at(handler, 2), late_ms=5.1)._replace(slice_s=0.00002)
+    waited = ((json.dumps.__code__, json.dumps.__code__.co_firstlineno), *at(handler, 2))  # in a library's call
+    begun = sample(12, waited, late_ms=5.1)._replace(slice_s=0.00002)
     shut_out = sample(28, at(helper, 1), late_ms=15, offset=call)
     for slice_ms, named in ((0.02, ""), (1.5, ""), (16, "helper")):  # of the slice that was seen
         found = find([begun, shut_out._replace(slice_s=slice_ms / 1000)], members=10)
         assert (found.verdict.cause, found.place.function) == ("convoy", named)
-    for slice_ms, named in ((0.02, ""), (1.5, "handler")):
-        asked = [sample(age, at(handler, 2), late_ms=5.1)._replace(slice_s=slice_ms / 1000) for age in (10, 20, 29)]
+    for stack, slice_ms, named in ((waited, 0.02, ""), (waited, 1.5, "handler"), (at(handler, 2), 0.02, "handler")):
+        asked = [sample(age, stack, late_ms=5.1)._replace(slice_s=slice_ms / 1000) for age in (10, 20, 29)]
         assert find(asked, members=10).place.function == named
+
+
+def test_a_greenlet_that_had_just_gone_on_counts_for_what_its_function_was_seen_to_do_then() -> None:
+    waited = ((json.dumps.__code__, json.dumps.__code__.co_firstlineno), *at(handler, 1))
+    begun = sample(20, waited, late_ms=5.1)._replace(slice_s=0.00002)
+    seen = sample(28, at(handler, 2), late_ms=5.1)._replace(slice_s=0.0015)
+    found = find([begun, seen], members=10)
+    assert (found.place.function, found.place.line) == ("handler", handler.__code__.co_firstlineno + 2)
+    assert found.exact
+    elsewhere = find([begun, seen._replace(look=sample(28, at(helper, 1)).look)], members=10)
+    assert elsewhere.place.function == ""  # most of the time nobody knows
 
 
 def test_an_operator_before_the_call_that_is_seen_is_named_but_not_exactly() -> None:
