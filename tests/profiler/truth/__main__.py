@@ -37,6 +37,7 @@ from greenlet import greenlet  # noqa: E402
 import profiler  # noqa: E402
 import tafe  # noqa: E402
 from apps.zoo import ZOO, app  # noqa: E402
+from profiler.evidence import WAIT_TOLERATED_S  # noqa: E402
 from tests.profiler.cooperative import COOPERATIVE  # noqa: E402
 from tests.profiler.truth.disturbed import Machine, without_a_cpu_s  # noqa: E402
 
@@ -120,6 +121,7 @@ def main() -> None:
     began_s = without_a_cpu_s()
     visits: Counter[str] = Counter()
     undisturbed: Counter[str] = Counter()
+    at_once: Counter[str] = Counter()  # of them, those whose line the profiler may be certain of
     calm_from_s = 0.0
     for _ in range(options.visits if options.busy else TRIES * options.visits):
         for name in options.names:
@@ -134,7 +136,9 @@ def main() -> None:
                 if machine.was_away():
                     calm_from_s = time.perf_counter() + CALM_S
                 calm = time.perf_counter() >= calm_from_s
-                undisturbed[name] += calm and without_a_cpu_s() - before_s < UNDISTURBED_S
+                waited_s = without_a_cpu_s() - before_s
+                undisturbed[name] += calm and waited_s < UNDISTURBED_S
+                at_once[name] += calm and waited_s < WAIT_TOLERATED_S
     while cooperative.total() < options.cooperative:
         gevent.sleep(0.05)
     busy.kill()
@@ -144,6 +148,7 @@ def main() -> None:
     done = {
         "visits": visits,
         "undisturbed": undisturbed,
+        "at_once": at_once,
         "cooperative": cooperative,
         "unfinished": sorted(server.unfinished),
         "without_cpu_s": round(without_a_cpu_s() - began_s, 3),
