@@ -6,8 +6,8 @@
 One worker of `tafe serve`, with the profiler as it is by default, on one core, the clients on the other. Three parts,
 each compared with the JSON report on it:
 
-durations   A handler that blocks the hub in one of four ways measures that itself, `VISITS` times for each. Wrong by:
-            the route's longest slice (one row a visit) and the 20 slowest requests' running time, against that.
+durations   A handler that blocks the hub in one of four ways measures that itself, `VISITS` times for each, and yields.
+            Wrong by: the route's longest slice (one row a visit) and the 20 slowest requests' running time, against it.
 harm        Requests come in an open loop (timed_requests.py) while every 207 ms a handler blocks the hub for 30 ms;
             the same plan is also run without those. A victim's delay is its latency, less that of the same request
             without stalls (the median of the rounds), both from the moment it was due; victims are those that were
