@@ -81,7 +81,9 @@ def test_whom_nobody_wakes_was_due_at_the_end(loop: Loop) -> None:
 
 def test_it_does_not_sleep_if_the_loop_has_turned_before_it_could_ask_to_be_woken(loop: Loop) -> None:
     loop.polling = False
-    loop.nap.sleep(time.perf_counter() + LONG_S, lambda: loop.polling)
+    until_s = time.perf_counter() + LONG_S
+    loop.nap.sleep(until_s, lambda: loop.polling)
+    assert time.perf_counter() < until_s
 
 
 def test_a_stall_after_idleness_is_looked_at_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
